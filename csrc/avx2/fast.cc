@@ -1,0 +1,288 @@
+// Fast mode: integer levels by pshufb, int8 activations, exact integer dots by maddubs and madd.
+//
+// maddubs adds two products in 16 bits. How many of its results fit there depends on the codebook (IntCodebook::depth):
+// q ≤ 15 lets eight be added before they are widened, q ≤ 128 one. Books that span 0…255 use q − 128 as a signed byte:
+// |w| takes the unsigned place and the activation carries the sign of w.
+#include <cstring>
+
+#include "decode.h"
+#include "avx2.h"
+#include "kernels.h"
+#include "scales.h"
+
+namespace kbit::avx2 {
+namespace {
+
+// ---------------------------------------------------------------- dots
+
+template <int Depth>
+inline __m256i products(__m256i w, __m256i x) {
+  if constexpr (Depth == 0) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return _mm256_maddubs_epi16(w, x);
+}
+
+inline __m256i widen(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+
+inline __m256i four_inputs(const int8_t* x) {
+  int32_t bytes;
+  std::memcpy(&bytes, x, 4);
+  return _mm256_set1_epi32(bytes);
+}
+
+// Takes the registers of a half-tile as they are decoded. With HalfBlocks, steps 0–3 and 4–7 are summed apart.
+template <int Depth, bool HalfBlocks>
+struct Dot {
+  static constexpr int kChain = Depth < 2 ? 1 : (HalfBlocks && Depth == 8 ? 4 : Depth);
+  const int8_t* x;
+  __m256i sum[HalfBlocks ? 2 : 1];
+  __m256i part;
+
+  template <int N>
+  inline __attribute__((always_inline)) void at(int step, __m256i w) {
+    const __m256i p = products<Depth>(w, four_inputs(x + 4 * step));
+    part = N % kChain == 0 ? p : _mm256_add_epi16(part, p);
+    if constexpr (N % kChain == kChain - 1) {
+      constexpr int slot = HalfBlocks ? N / 4 : 0;
+      sum[slot] = _mm256_add_epi32(sum[slot], widen(part));
+    }
+  }
+};
+
+// ---------------------------------------------------------------- from integer dots to outputs
+
+// What a group's activations contribute for one token.
+struct Factors {
+  __m256i correction;    // centre · Σ q_x
+  __m256 step_scale;     // step · a
+  __m256 activation_sum; // a · Σ q_x
+  __m256 base;
+
+  Factors(const Matrix& m, float scale, int32_t sum, int32_t bias)
+      : correction(_mm256_set1_epi32((m.integer.centre - bias) * sum)),
+        step_scale(_mm256_set1_ps(m.integer.step * scale)),
+        activation_sum(_mm256_set1_ps(scale * static_cast<float>(sum))),
+        base(_mm256_set1_ps(m.integer.base)) {}
+};
+
+// scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle.
+inline __m256 finish(__m256i sum, const Factors& f, __m256 scale, __m256 zero) {
+  const __m256 dot = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, f.correction));
+  const __m256 rest = _mm256_mul_ps(_mm256_sub_ps(f.base, zero), f.activation_sum);
+  return _mm256_mul_ps(scale, _mm256_add_ps(_mm256_mul_ps(dot, f.step_scale), rest));
+}
+
+inline __m256 zeros_of(const Matrix& m, int64_t tile, int64_t group, int half) {
+  return m.zero_point == nullptr ? _mm256_setzero_ps() : load_zeros(m, tile, group, half);
+}
+
+// Signed books hold q − 128: their dot lacks 128 · Σ q_x.
+template <int Depth>
+constexpr int32_t kBias = Depth == 0 ? 128 : 0;
+
+// ---------------------------------------------------------------- one token
+
+// A tile's two halves for one token, group after group.
+template <int K, Output Out, int Depth>
+inline void vector_tile(const Matrix& m, const Tables& tables, const Activations& x, int64_t tile, float* y) {
+  Cursor<K> cursor(m, tile);
+  __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  const int8_t* q = x.q;
+  int64_t block = 0;
+  for (int64_t a = 0; a < x.groups; ++a) {
+    const int64_t end = a + 1 == x.groups ? m.kblocks : (a + 1) * m.activation_group / kBlockInputs;
+    Dot<Depth, false> low{q, {_mm256_setzero_si256()}, {}}, high = low;
+    for (; block < end; ++block) {
+      cursor.template emit<Out>(0, tables, low);
+      cursor.template emit<Out>(1, tables, high);
+      cursor.next();
+      low.x += kBlockInputs;
+      high.x += kBlockInputs;
+    }
+    q = low.x;
+    const int64_t group = a * m.activation_group / m.group_size;
+    const Factors f(m, x.scale[a], x.sum[a], kBias<Depth>);
+    total[0] = _mm256_add_ps(total[0], finish(low.sum[0], f, load_scales(m, tile, group, 0), zeros_of(m, tile, group, 0)));
+    total[1] = _mm256_add_ps(total[1], finish(high.sum[0], f, load_scales(m, tile, group, 1), zeros_of(m, tile, group, 1)));
+  }
+  store_rows(m, tile, y, total[0], total[1]);
+}
+
+// The same where groups end in the middle of a k-block (sizes 16, 48, 80, 112).
+template <int K, Output Out, int Depth>
+inline void vector_tile_halves(const Matrix& m, const Tables& tables, const Activations& x, int64_t tile, float* y) {
+  Cursor<K> cursor(m, tile);
+  __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  const int64_t units = m.activation_group / 16;
+  int64_t a = 0;
+  for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+    const __m256i zero = _mm256_setzero_si256();
+    Dot<Depth, true> low{x.q + block * kBlockInputs, {zero, zero}, {}}, high = low;
+    cursor.template emit<Out>(0, tables, low);
+    cursor.template emit<Out>(1, tables, high);
+    for (int unit = 0; unit < 2; ++unit) {
+      sum[0] = _mm256_add_epi32(sum[0], low.sum[unit]);
+      sum[1] = _mm256_add_epi32(sum[1], high.sum[unit]);
+      const int64_t done = 2 * block + unit + 1;
+      const bool last = a + 1 == x.groups;
+      if (last ? done != 2 * m.kblocks : done != (a + 1) * units) continue;
+      const int64_t group = a * m.activation_group / m.group_size;
+      const Factors f(m, x.scale[a], x.sum[a], kBias<Depth>);
+      for (int half = 0; half < 2; ++half) {
+        total[half] = _mm256_add_ps(total[half], finish(sum[half], f, load_scales(m, tile, group, half), zeros_of(m, tile, group, half)));
+        sum[half] = zero;
+      }
+      ++a;
+    }
+  }
+  store_rows(m, tile, y, total[0], total[1]);
+}
+
+template <int K, Output Out, int Depth>
+void vector_tiles(const Matrix& m, const Tables& tables, const Activations& x, float* y, int64_t begin, int64_t end) {
+  if (m.activation_group % kBlockInputs == 0) {
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out, Depth>(m, tables, x, tile, y);
+  } else {
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile_halves<K, Out, Depth>(m, tables, x, tile, y);
+  }
+}
+
+// ---------------------------------------------------------------- many tokens
+
+// Writes the decoded bytes of a tile in the order that they are read: 64 bytes (two halves) for each four inputs.
+struct Store {
+  uint8_t* out;
+  template <int N>
+  inline __attribute__((always_inline)) void at(int step, __m256i w) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * step), w);
+  }
+};
+
+template <int K, Output Out>
+void decode_tile(const Matrix& m, const Tables& tables, int64_t tile, uint8_t* strip) {
+  Cursor<K> cursor(m, tile);
+  for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+    Store low{strip + block * kBlockInputs * kTileRows}, high{low.out + 32};
+    cursor.template emit<Out>(0, tables, low);
+    cursor.template emit<Out>(1, tables, high);
+  }
+}
+
+// Products of `Tokens` tokens with a decoded tile over the steps [begin, end) (four inputs each), added to `sum`.
+template <int Tokens, int Depth>
+inline __attribute__((always_inline)) void block_dot(const uint8_t* strip, const int8_t* const* q, int64_t begin, int64_t end,
+                                                      __m256i (&sum)[Tokens][2]) {
+  constexpr int chain = Depth < 2 ? 1 : (Depth > 4 ? 4 : Depth);
+  for (int64_t s = begin; s < end; s += chain) {
+    __m256i part[Tokens][2];
+    for (int c = 0; c < chain; ++c) {
+      const __m256i low = load(strip + 64 * (s + c)), high = load(strip + 64 * (s + c) + 32);
+      for (int t = 0; t < Tokens; ++t) {
+        const __m256i x = four_inputs(q[t] + 4 * (s + c));
+        const __m256i p = products<Depth>(low, x), r = products<Depth>(high, x);
+        part[t][0] = c == 0 ? p : _mm256_add_epi16(part[t][0], p);
+        part[t][1] = c == 0 ? r : _mm256_add_epi16(part[t][1], r);
+      }
+    }
+    for (int t = 0; t < Tokens; ++t) {
+      sum[t][0] = _mm256_add_epi32(sum[t][0], widen(part[t][0]));
+      sum[t][1] = _mm256_add_epi32(sum[t][1], widen(part[t][1]));
+    }
+  }
+}
+
+template <int Tokens, int Depth>
+void multiply_tile(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+  const int8_t* q[Tokens];
+  __m256 total[Tokens][2];
+  for (int t = 0; t < Tokens; ++t) {
+    q[t] = x.q + (token + t) * x.stride;
+    total[t][0] = total[t][1] = _mm256_setzero_ps();
+  }
+  for (int64_t a = 0; a < x.groups; ++a) {
+    const int64_t begin = a * m.activation_group / 4;
+    const int64_t end = a + 1 == x.groups ? m.kblocks * (kBlockInputs / 4) : (a + 1) * m.activation_group / 4;
+    __m256i sum[Tokens][2];
+    for (int t = 0; t < Tokens; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+    block_dot<Tokens, Depth>(strip, q, begin, end, sum);
+    const int64_t group = a * m.activation_group / m.group_size;
+    const __m256 scale[2] = {load_scales(m, tile, group, 0), load_scales(m, tile, group, 1)};
+    const __m256 zero[2] = {zeros_of(m, tile, group, 0), zeros_of(m, tile, group, 1)};
+    for (int t = 0; t < Tokens; ++t) {
+      const int64_t index = (token + t) * x.groups + a;
+      const Factors f(m, x.scale[index], x.sum[index], kBias<Depth>);
+      for (int half = 0; half < 2; ++half) total[t][half] = _mm256_add_ps(total[t][half], finish(sum[t][half], f, scale[half], zero[half]));
+    }
+  }
+  for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * m.rows, total[t][0], total[t][1]);
+}
+
+template <int Depth>
+void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+  const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  const auto tiles = [&]<int Tokens>(int64_t token) {
+    for (int64_t tile = begin; tile < end; ++tile) multiply_tile<Tokens, Depth>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+  };
+  int64_t token = 0;
+  for (; token + 4 <= tokens; token += 4) tiles.template operator()<4>(token);
+  switch (tokens - token) {
+    case 1: return tiles.template operator()<1>(token);
+    case 2: return tiles.template operator()<2>(token);
+    case 3: return tiles.template operator()<3>(token);
+    default: return;
+  }
+}
+
+// ---------------------------------------------------------------- choosing
+
+template <class Body>
+void for_depth(int depth, Body&& body) {
+  switch (depth) {
+    case 8: return body.template operator()<8>();
+    case 4: return body.template operator()<4>();
+    case 2: return body.template operator()<2>();
+    case 1: return body.template operator()<1>();
+    default: return body.template operator()<0>();
+  }
+}
+
+// An identity book needs no lookup where the depth leaves codes as they are; k = 3 gets its codes through a table anyway,
+// and signed books (k = 8) need q − 128.
+template <int K>
+constexpr bool kPlainCodes = K != 3 && K != 8;
+
+template <int K>
+constexpr int identity_depth() { return K <= 4 ? 8 : K == 5 ? 4 : K == 6 ? 2 : K == 7 ? 1 : 0; }
+
+template <int K, Output Out, int Depth>
+void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+  if (tokens == 1) return vector_tiles<K, Out, Depth>(m, tables, x, y, begin, end);
+  const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  for (int64_t tile = begin; tile < end; tile += step) {
+    const int64_t stop = tile + step < end ? tile + step : end;
+    for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
+    multiply_strip<Depth>(m, x, tokens, scratch, tile, stop, y);
+  }
+}
+
+}  // namespace
+
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+  uint8_t value[256];
+  for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ (m.integer.depth == 0 ? 0x80 : 0));
+  Tables tables;
+  fill_tables(tables, m.bits, value);
+  for_bits(m.bits, [&]<int K>() {
+    if constexpr (kPlainCodes<K>) {
+      if (m.integer.identity && m.integer.depth == identity_depth<K>()) {
+        return run<K, Output::codes, identity_depth<K>()>(m, tables, x, tokens, y, begin, end, scratch);
+      }
+    }
+    if constexpr (K == 8) {
+      if (m.integer.identity) return run<K, Output::shifted, 0>(m, tables, x, tokens, y, begin, end, scratch);
+    }
+    for_depth(m.integer.depth, [&]<int Depth>() { run<K, Output::levels, Depth>(m, tables, x, tokens, y, begin, end, scratch); });
+  });
+}
+
+}  // namespace kbit::avx2

@@ -1,0 +1,118 @@
+#include "grid.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <utility>
+
+namespace kbit::encode_detail {
+namespace {
+
+constexpr int kDirectLevels = 16;
+constexpr int kBuckets = 1 << 16;
+constexpr uint32_t kFiniteBuckets = 0x7f80;  // of one sign; Inf and NaN follow
+
+inline uint32_t bucket_of(float t) { return std::bit_cast<uint32_t>(t) >> 16; }
+
+template <int... kIndex>
+__attribute__((always_inline)) inline int count_below(float t, const float* middle, std::integer_sequence<int, kIndex...>) {
+  return (0 + ... + (middle[kIndex] < t ? 1 : 0));
+}
+
+template <int... kIndex>
+__attribute__((always_inline)) inline float pick_level(float t, const float* middle, const float* level, std::integer_sequence<int, kIndex...>) {
+  float value = level[0];
+  ((value = middle[kIndex] < t ? level[kIndex + 1] : value), ...);
+  return value;
+}
+
+template <int kLevels>
+__attribute__((always_inline)) inline void direct_codes(const float* t, int64_t blocks, const float* middle, uint8_t* out) {
+  for (int64_t block = 0; block < blocks; ++block, t += kLanes, out += kLanes) {
+    int code[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) code[lane] = count_below(t[lane], middle, std::make_integer_sequence<int, kLevels - 1>());
+    for (int lane = 0; lane < kLanes; ++lane) out[lane] = static_cast<uint8_t>(code[lane]);
+  }
+}
+
+template <int kLevels>
+__attribute__((always_inline)) inline void direct_values(const float* t, int64_t blocks, const float* middle, const float* level, float* out) {
+  for (int64_t block = 0; block < blocks; ++block, t += kLanes, out += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane)
+      out[lane] = pick_level(t[lane], middle, level, std::make_integer_sequence<int, kLevels - 1>());
+}
+
+KBIT_CLONES void codes_2(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<2>(t, blocks, middle, out); }
+KBIT_CLONES void codes_4(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<4>(t, blocks, middle, out); }
+KBIT_CLONES void codes_8(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<8>(t, blocks, middle, out); }
+KBIT_CLONES void codes_16(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<16>(t, blocks, middle, out); }
+
+KBIT_CLONES void values_2(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<2>(t, n, m, level, out); }
+KBIT_CLONES void values_4(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<4>(t, n, m, level, out); }
+KBIT_CLONES void values_8(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<8>(t, n, m, level, out); }
+KBIT_CLONES void values_16(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<16>(t, n, m, level, out); }
+
+// One midpoint a bucket needs no loop; crowded buckets (degenerate codebooks) end their search early.
+inline int bucket_code(float t, int steps, const uint8_t* first_code, const float* middle) {
+  int code = first_code[bucket_of(t)];
+  if (steps <= 1) return code + (middle[code] < t ? 1 : 0);
+  while (middle[code] < t) ++code;
+  return code;
+}
+
+}  // namespace
+
+Grid::Grid(const float* levels, int n_levels) : n_levels_(n_levels) {
+  for (int code = 0; code < 256; ++code) {
+    level_[code] = levels[std::min(code, n_levels - 1)];
+    middle_[code] = code + 1 < n_levels ? (levels[code] + levels[code + 1]) * 0.5f : std::numeric_limits<float>::infinity();
+  }
+  if (n_levels > kDirectLevels) build_buckets();
+}
+
+// Walks the buckets from the most negative floats to the most positive, and the midpoints with them.
+void Grid::build_buckets() {
+  first_code_.assign(kBuckets, 0);
+  int code = 0;
+  const auto visit = [&](uint32_t bucket, uint32_t lowest, uint32_t highest) {
+    const float low = std::bit_cast<float>(lowest), high = std::bit_cast<float>(highest);
+    while (middle_[code] < low) ++code;
+    first_code_[bucket] = static_cast<uint8_t>(code);
+    int last = code;
+    while (middle_[last] < high) ++last;
+    bucket_steps_ = std::max(bucket_steps_, last - code);
+  };
+  visit(0xff80, 0xff800000, 0xff800000);
+  for (uint32_t magnitude = kFiniteBuckets; magnitude-- > 0;) {
+    const uint32_t bucket = magnitude | 0x8000;
+    visit(bucket, bucket << 16 | 0xffff, bucket << 16);
+  }
+  for (uint32_t bucket = 0; bucket < kFiniteBuckets; ++bucket) visit(bucket, bucket << 16, bucket << 16 | 0xffff);
+  visit(0x7f80, 0x7f800000, 0x7f800000);
+}
+
+void Grid::codes(const float* t, int64_t count, uint8_t* out) const {
+  const int64_t blocks = count / kLanes;
+  if (n_levels_ <= 2) return codes_2(t, blocks, middle_, out);
+  if (n_levels_ <= 4) return codes_4(t, blocks, middle_, out);
+  if (n_levels_ <= 8) return codes_8(t, blocks, middle_, out);
+  if (n_levels_ <= 16) return codes_16(t, blocks, middle_, out);
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(bucket_code(t[i], bucket_steps_, first_code_.data(), middle_));
+}
+
+void Grid::values(const float* t, int64_t count, float* out) const {
+  const int64_t blocks = count / kLanes;
+  if (n_levels_ <= 2) return values_2(t, blocks, middle_, level_, out);
+  if (n_levels_ <= 4) return values_4(t, blocks, middle_, level_, out);
+  if (n_levels_ <= 8) return values_8(t, blocks, middle_, level_, out);
+  if (n_levels_ <= 16) return values_16(t, blocks, middle_, level_, out);
+  for (int64_t i = 0; i < count; ++i) out[i] = level_[bucket_code(t[i], bucket_steps_, first_code_.data(), middle_)];
+}
+
+bool Grid::antisymmetric() const {
+  for (int code = 0; code < n_levels_; ++code)
+    if (level_[code] != -level_[n_levels_ - 1 - code]) return false;
+  return true;
+}
+
+}  // namespace kbit::encode_detail

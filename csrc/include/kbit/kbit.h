@@ -1,0 +1,73 @@
+// Raw-pointer interface of kbit's kernels. Knows neither Python nor torch; throws nothing.
+//
+// Layout of planes, tiles and scales: ARCHITECTURE.md, "Layout of a packed matrix".
+#pragma once
+
+#include <cstdint>
+
+namespace kbit {
+
+constexpr int kTileRows = 16;    // rows of a tile
+constexpr int kBlockInputs = 32; // inputs of a k-block
+
+enum class Status : int { ok = 0, invalid_argument = 1, code_out_of_range = 2, not_finite = 3 };
+
+enum class ScaleKind : int { fp16 = 0, e4m3 = 1, dq8 = 2 };
+
+// level[code] ≈ base + step · (q[code] − centre); exact for integer-spaced grids.
+// `depth` says how many AVX2 maddubs results fit into 16 bits: 8 (q ≤ 15), 4 (≤ 31), 2 (≤ 64), 1 (≤ 128);
+// 0: q spans 0…255 and kernels use q − 128 as a signed byte.
+struct IntCodebook {
+  uint8_t q[256];
+  float step;
+  float base;      // what is left after the centre: at most half a step, 0 for grids symmetric about zero
+  int centre;      // the integer nearest to level 0, subtracted exactly through the sum of the activations
+  int depth;
+  bool identity;  // q[code] == code: no lookup
+};
+
+// A packed matrix: pointers into memory that the caller keeps alive. `build` (matrix.cc) fills the derived fields.
+struct Matrix {
+  int64_t rows, cols;
+  int64_t group_size;        // resolved: cols for one scale a row
+  int64_t tiles, kblocks, groups;
+  int64_t activation_group;  // inputs that share one int8 activation scale in fast mode
+  int bits;
+  int n_levels;
+  ScaleKind scale_kind;
+  const uint8_t* planes;
+  const void* scale;            // [tiles, groups, 16] of uint16 (fp16), uint8 (e4m3) or int8 (dq8)
+  const float* super_scale;     // e4m3: [1], dq8: [tiles], fp16: unused
+  const uint8_t* zero_point;    // [tiles, groups, 16] or null
+  float levels[256];            // ascending; entries past n_levels repeat the last
+  IntCodebook integer;
+};
+
+constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }
+// Width of plane `index`, widest (most significant) first.
+constexpr int plane_width(int bits, int index) {
+  constexpr int widths[9][3] = {{0, 0, 0}, {1, 0, 0}, {2, 0, 0}, {2, 1, 0}, {4, 0, 0}, {4, 1, 0}, {4, 2, 0}, {4, 2, 1}, {8, 0, 0}};
+  return widths[bits][index];
+}
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
+  return ceil_div(rows, kTileRows) * ceil_div(cols, kBlockInputs) * 64 * bits;
+}
+
+// csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook.
+Status build(Matrix& matrix, const float* levels, int n_levels);
+
+// csrc/packing.cc: codes [rows, cols] row-major uint8 <-> planes.
+void pack(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* planes, int threads);
+void unpack(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int64_t row_begin, int64_t row_end, uint8_t* codes, int threads);
+// code_out_of_range if any code is ≥ n_levels.
+Status check_codes(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int n_levels, int threads);
+
+// csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, cols].
+void dequantize_rows(const Matrix& matrix, const int64_t* ids, int64_t count, float* out, int threads);
+
+// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major, contiguous.
+void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
+void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
+
+}  // namespace kbit

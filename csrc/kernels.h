@@ -1,0 +1,53 @@
+// Internal: what one instruction set offers. dispatch.cc chooses a table at run time; matmul.cc calls it.
+#pragma once
+
+#include <cstdint>
+
+#include "kbit/kbit.h"
+
+namespace kbit {
+
+// Activations in int8: one scale and one integer sum for each activation group of each token.
+// Layout: q [m, stride] with stride = kblocks·32 (padding is zero), scale and sum [m, groups].
+struct Activations {
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  int64_t stride;
+  int64_t groups;
+};
+
+struct Kernels {
+  const char* name;
+  // One token: x [cols] → q [stride], scale and sum [groups]. A group with NaN or Inf gets scale NaN and zeros.
+  void (*quantize)(const Matrix& matrix, const float* x, int8_t* q, float* scale, int32_t* sum);
+  // y [m, rows] for the rows of tiles [begin, end). `scratch` holds scratch_bytes(matrix) bytes a thread.
+  void (*fast)(const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t tile_begin, int64_t tile_end, uint8_t* scratch);
+  void (*exact)(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t tile_begin, int64_t tile_end, uint8_t* scratch);
+  // Roofs: sum of `bytes` (a multiple of 4096) read once; multiply-adds done in `rounds` of independent int8 dots on registers.
+  uint64_t (*read)(const uint8_t* data, int64_t bytes);
+  int64_t (*dot_products)(int64_t rounds);
+};
+
+// Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.
+constexpr int64_t kScratchBytes = 256 * 1024;
+inline int64_t tiles_per_strip(const Matrix& matrix) {
+  const int64_t strip = matrix.kblocks * kBlockInputs * kTileRows;
+  return strip >= kScratchBytes ? 1 : kScratchBytes / strip;
+}
+inline int64_t scratch_bytes(const Matrix& matrix) { return tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
+
+extern const Kernels scalar_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+#elif defined(__aarch64__)
+extern const Kernels neon_kernels;
+#endif
+
+// csrc/dispatch.cc
+const Kernels& active_kernels();
+int available_kernels(const Kernels** out, int capacity);  // best first
+bool select_kernels(const char* name);                     // "" chooses the best
+
+}  // namespace kbit

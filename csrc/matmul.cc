@@ -1,0 +1,67 @@
+// y = x · Wᵀ over the active instruction set: splits tiles over threads, owns the scratch memory.
+#include <cstdlib>
+#include <memory>
+
+#include "kbit/kbit.h"
+#include "kbit/threads.h"
+#include "kernels.h"
+
+namespace kbit {
+namespace {
+
+struct Free {
+  void operator()(uint8_t* p) const { std::free(p); }
+};
+
+// Grow-only, 64-byte aligned, one a thread: no allocation once a model has run its first step.
+class Scratch {
+ public:
+  uint8_t* get(int64_t bytes) {
+    if (bytes > size_) {
+      size_ = ceil_div(bytes, 4096) * 4096;
+      memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(4096, static_cast<size_t>(size_))));
+      if (memory_ == nullptr) std::abort();
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<uint8_t, Free> memory_;
+  int64_t size_ = 0;
+};
+
+thread_local Scratch tile_scratch;
+thread_local Scratch activation_scratch;
+
+// Threads pay from about a quarter of a million multiply-adds on.
+int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.cols * tokens < (1 << 18) ? 1 : threads; }
+
+}  // namespace
+
+void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int threads) {
+  const Kernels& kernels = active_kernels();
+  threads = worth(m, tokens, threads);
+  const int64_t groups = ceil_div(m.cols, m.activation_group);
+  const int64_t stride = m.kblocks * kBlockInputs;
+  const int64_t q_bytes = ceil_div(tokens * stride, 64) * 64;
+  uint8_t* memory = activation_scratch.get(q_bytes + tokens * groups * 8 + 64);
+  auto* q = reinterpret_cast<int8_t*>(memory);
+  auto* scale = reinterpret_cast<float*>(memory + q_bytes);
+  auto* sum = reinterpret_cast<int32_t*>(scale + tokens * groups);
+  threads::parallel_for(tokens, tokens * m.cols < (1 << 15) ? 1 : threads, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) kernels.quantize(m, x + t * m.cols, q + t * stride, scale + t * groups, sum + t * groups);
+  });
+  const Activations activations{q, scale, sum, stride, groups};
+  threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
+    kernels.fast(m, activations, tokens, y, begin, end, tile_scratch.get(scratch_bytes(m)));
+  });
+}
+
+void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int threads) {
+  const Kernels& kernels = active_kernels();
+  threads::parallel_for(m.tiles, worth(m, tokens, threads), [&](int64_t begin, int64_t end) {
+    kernels.exact(m, x, tokens, y, begin, end, tile_scratch.get(scratch_bytes(m)));
+  });
+}
+
+}  // namespace kbit

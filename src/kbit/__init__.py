@@ -1,0 +1,85 @@
+"""kbit encodes the parameters of a transformer into k bits, runs it in k bits, and measures what that costs.
+
+    import kbit
+    model = kbit.encode(model, "nf4:g64")           # any torch module, in place
+    kbit.encode("path/of/model", "nf4:g64", output="path/of/packed")
+    model = kbit.load("path/of/packed")
+    kbit.decode("path/of/packed", "path/of/ordinary")
+
+Names are loaded when they are first used (PEP 562): `import kbit` needs neither torch nor transformers.
+
+`kbit.encode` is at once the verb and the package of encoders. Importing any encoder puts the package there, so the package itself is
+made callable as it arrives: `kbit.encode(model, scheme)` and `kbit.encode.nearest` both mean what they say, in any order of imports.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kbit.core.scheme import Plan, Scheme
+    from kbit.hf.config import KbitConfig
+    from kbit.model import decode, encode, load, save
+    from kbit.tensor.quantized import QuantizedTensor
+
+__all__ = ["KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode", "load", "save"]
+
+_HOMES = {
+    "Plan": "kbit.core.scheme",
+    "Scheme": "kbit.core.scheme",
+    "QuantizedTensor": "kbit.tensor.quantized",
+    "KbitConfig": "kbit.hf",
+    "decode": "kbit.model",
+    "encode": "kbit.model",
+    "load": "kbit.model",
+    "save": "kbit.model",
+}
+#: what is needed above numpy, by the package that an import would miss
+_EXTRAS = {"torch": "torch", "transformers": "hf", "accelerate": "hf"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from kbit.store.manifest import package_version
+
+        return package_version()
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kbit' has no attribute {name!r}")
+    if name == "encode":
+        return import_module("kbit.encode")
+    return _load(name)
+
+
+def _load(name: str) -> Any:
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        from kbit.core.errors import MissingExtraError
+
+        raise MissingExtraError(error.name, _EXTRAS[error.name]) from error
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+class _EncodePackage(ModuleType):
+    """The package `kbit.encode`, called like the function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _load("encode")(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """This package; the import system sets `kbit.encode` on it when that package has been loaded."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "encode" and type(value) is ModuleType:
+            value.__class__ = _EncodePackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,115 @@
+"""`kbit doctor`: what this machine and installation can do, and what to do about the rest."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from kbit.cli.options import Debug, Json, Threads
+from kbit.cli.output import Output, verb
+
+__all__ = ["doctor", "kbit_version", "report"]
+
+#: extra → the distributions that it stands for
+EXTRAS = {
+    "torch": ("torch",),
+    "hf": ("transformers", "accelerate"),
+    "study": ("matplotlib", "scipy", "lm_eval"),
+    "gpu": ("triton",),
+}
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@verb
+def doctor(threads: Threads = 0, json: Json = False, debug: Debug = False) -> None:
+    """Show instruction sets, threads, memory roof and installed extras, and what could be better."""
+    output = Output(json)
+    output.note("measuring how fast memory can be read…")
+    found = report(threads)
+    extras = {name: version or "missing" for name, version in found["extras"].items()}
+    lines = {
+        "kbit": found["kbit"],
+        "Python": found["python"],
+        "platform": found["platform"],
+        "instruction set": f"{found['isa']} (available: {', '.join(found['available_isas'])})",
+        "threads": str(found["threads"]),
+        "huge pages": found["huge_pages"],
+        "memory roof": f"{found['memory_roof_gb_per_s']:.1f} GB/s",
+        **extras,
+    }
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        output.say(f"{name:<{width}}  {value}")
+    for hint in found["hints"]:
+        output.say(f"hint: {hint}")
+    output.result(found)
+
+
+def report(threads: int = 0) -> dict[str, Any]:
+    """The facts as a JSON object; the memory roof is the best of three passes."""
+    from kbit import native
+
+    if threads:
+        native.set_threads(threads)
+    facts: dict[str, Any] = {
+        "kbit": kbit_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "isa": native.isa(),
+        "available_isas": native.available_isas(),
+        "threads": native.threads(),
+        "huge_pages": huge_pages(),
+        "memory_roof_gb_per_s": max(native.memory_roof(threads) for _ in range(3)),
+        "extras": {package: _version_of(package) for packages in EXTRAS.values() for package in packages},
+    }
+    return facts | {"hints": hints(facts)}
+
+
+def huge_pages(setting: Path = _HUGE_PAGES) -> str:
+    """Mode of transparent huge pages: ``always``, ``madvise``, ``never``, or ``unknown`` where the kernel does not say."""
+    try:
+        text = setting.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return "unknown"
+    return text.partition("[")[2].partition("]")[0] or "unknown"
+
+
+def kbit_version() -> str:
+    """Version of the installed package; ``source tree`` where it is not installed."""
+    return _version_of("kbit") or "source tree"
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def hints(facts: dict[str, Any]) -> list[str]:
+    """What the user could change, most useful first."""
+    found = []
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if facts["extras"][package] is None]
+        if missing and extra != "gpu":
+            found.append(f"{', '.join(missing)} not installed: pip install 'kbit[{extra}]' for {_PURPOSE[extra]}")
+    if facts["isa"] != facts["available_isas"][0]:
+        found.append(f"running on {facts['isa']} though {facts['available_isas'][0]} is available: unset KBIT_ISA")
+    elif facts["isa"] == "scalar":
+        found.append("no vector instruction set that kbit knows: expect a small part of the usual speed")
+    if facts["huge_pages"] == "never":
+        found.append("huge pages are off, which costs 5–15 % of speed: echo madvise | sudo tee " + str(_HUGE_PAGES))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if facts["threads"] > cores:
+        found.append(f"{facts['threads']} threads on {cores} cores slow each other down: unset KBIT_THREADS")
+    return found
+
+
+_PURPOSE = {
+    "torch": "encoding and running models",
+    "hf": "transformers' models and text generation",
+    "study": "plots as PNG and lm_eval tasks",
+}

@@ -1,0 +1,187 @@
+"""What `kbit demo` measures: the embedded model at every k by every data type, each really written, loaded and run.
+
+The original runs over the text once and its logits are kept; every encoded model is held against them on the same windows. Each row
+takes the whole way: encode into a folder, load the folder, evaluate, time the writing of text, weigh the files.
+"""
+
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kbit import native
+from kbit.cli.generation import Generated, Settings, generate
+from kbit.cli.tradeoff import NAMES, Row
+from kbit.core.progress import Progress
+from kbit.core.scheme import Plan, Scheme
+from kbit.evaluate.divergence import compare
+from kbit.evaluate.intervals import Estimate
+from kbit.evaluate.logits import ReferenceLogits
+from kbit.evaluate.models import load_causal_model, load_tokenizer
+from kbit.evaluate.perplexity import perplexity
+from kbit.evaluate.size import stored_size
+from kbit.evaluate.speed import bench
+from kbit.evaluate.windows import Windows, read_text, tokenize
+from kbit.model.quantize import quantize_folder
+from kbit.store.manifest import package_version
+
+__all__ = ["CONTEXT", "EMBEDDING", "PROMPT", "Experiment", "plans"]
+
+CONTEXT = 512
+GROUP_SIZE = 64
+#: scheme of the embedding, which is the head too in this model: a quarter of its weights, held constant so that k alone changes
+EMBEDDING = "int8:g64"
+PROMPT = "It was a dark night, and the old man"
+WRITING = Settings(max_tokens=90, beams=5, no_repeat=3)
+
+
+def plans(bits: Sequence[int]) -> list[Plan]:
+    """A plan for each data type at each k."""
+    embedding = Scheme.parse(EMBEDDING)
+    schemes = [Scheme.parse(f"{grid}{k}:g{GROUP_SIZE}") for grid in NAMES for k in bits]
+    return [Plan(default=scheme, embedding=embedding, head=embedding) for scheme in schemes]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The prompt, and what the 16-bit and the recommended model wrote after it."""
+
+    prompt: str
+    whole: Generated
+    best: Generated
+
+
+class Experiment:
+    """Use as a context manager: it keeps the original's logits and a temporary folder.
+
+    Args:
+        bits: the k to try.
+        limit_tokens: tokens of the text at most; None for all.
+    """
+
+    name = "quill-4.5m"
+
+    def __init__(self, bits: Sequence[int], limit_tokens: int | None = None) -> None:
+        self.plans = plans(bits)
+        data = Path(str(files("kbit").joinpath("data")))
+        self.source = data / self.name
+        self.tokenizer = load_tokenizer(self.source)
+        self.windows = Windows(tokenize(read_text(data / "books"), self.tokenizer), context=CONTEXT, limit_tokens=limit_tokens)
+        self.original = load_causal_model(self.source)
+        self._folder = tempfile.TemporaryDirectory(prefix="kbit-demo-")
+        self._reference: ReferenceLogits | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._folder.cleanup()
+        if self._reference is not None:
+            self._reference.close()
+
+    def rows(self) -> list[Row]:
+        """The original's row, then one for each plan."""
+        with Progress(len(self.plans) + 1, "models", "demo") as bar:
+            rows = []
+            for row in self._measured():
+                rows.append(row)
+                bar.advance(note=row.scheme)
+        return rows
+
+    def _measured(self) -> Iterator[Row]:
+        self._reference = ReferenceLogits.compute(self.original, self.windows)
+        yield self._whole(self._reference)
+        for plan in self.plans:
+            yield self._encoded(plan, self._reference)
+
+    def _whole(self, reference: ReferenceLogits) -> Row:
+        size, loss = stored_size(self.source), perplexity(reference, self.windows)
+        low, high = _bounds(loss.perplexity)
+        return Row(
+            scheme="16",
+            grid="none",
+            k=16,
+            bpw=size.bpw,
+            file_bytes=size.file_bytes or 0,
+            perplexity=loss.perplexity.value,
+            perplexity_low=low,
+            perplexity_high=high,
+            ratio_high=1.0,
+            kl_mean=0.0,
+            kl_low=0.0,
+            kl_high=0.0,
+            top1_agreement=1.0,
+            decode_tokens_per_s=_decode_speed(self.original),
+        )
+
+    def _encoded(self, plan: Plan, reference: ReferenceLogits) -> Row:
+        folder = Path(self._folder.name) / plan.default.text.replace(":", "-")
+        quantize_folder(self.source, folder, plan)
+        size, model = stored_size(folder), load_causal_model(folder)
+        found = compare(model, reference, self.windows)
+        loss, distance = found.loss.perplexity, found.divergence
+        low, high = _bounds(loss)
+        kl_low, kl_high = _bounds(distance.kl_mean)
+        return Row(
+            scheme=plan.default.text,
+            grid=plan.default.grid,
+            k=plan.default.bits,
+            bpw=size.bpw,
+            file_bytes=size.file_bytes or 0,
+            perplexity=loss.value,
+            perplexity_low=low,
+            perplexity_high=high,
+            ratio_high=_bounds(distance.perplexity_ratio)[1],
+            kl_mean=distance.kl_mean.value,
+            kl_low=kl_low,
+            kl_high=kl_high,
+            top1_agreement=distance.top1_agreement.value,
+            decode_tokens_per_s=_decode_speed(model),
+        )
+
+    def keep(self, row: Row, folder: Path) -> None:
+        """Write the model of a row to `folder`; the same bytes as those that were measured."""
+        plan = next(plan for plan in self.plans if plan.default.text == row.scheme)
+        quantize_folder(self.source, folder, plan, overwrite=True)
+
+    def texts(self, packed: Path) -> Texts:
+        """The prompt continued by the original and by the model in `packed`, same settings."""
+        whole = generate(self.original, self.tokenizer, PROMPT, WRITING)
+        return Texts(PROMPT, whole, generate(load_causal_model(packed), self.tokenizer, PROMPT, WRITING))
+
+    @property
+    def caption(self) -> str:
+        """What a reader of the table must know."""
+        return (
+            f"Groups of {GROUP_SIZE} weights share an fp16 scale. Embedding and head are one tensor here, stored as {EMBEDDING} in every "
+            f"k-bit row; the 16-bit row is the original file, run in float32. Tokens/s: one sequence, written through transformers, whose "
+            f"own loop takes most of the time of so small a model. Text: excerpts of eight books that the model never saw; "
+            f"{self.windows.protocol.text}."
+        )
+
+    def facts(self) -> dict[str, str]:
+        """Versions and machine."""
+        return {
+            "kbit": package_version(),
+            "torch": metadata.version("torch"),
+            "transformers": metadata.version("transformers"),
+            "Python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {native.isa()}, {native.threads()} threads",
+            "arithmetic": "fast mode: int8 activations per group",
+            "text": f"{len(self.windows)} windows of {CONTEXT} tokens, {self.windows.protocol.tokens:,} tokens",
+        }
+
+
+def _bounds(estimate: Estimate) -> tuple[float, float]:
+    """The interval; the value itself where there is none (a single window)."""
+    low = estimate.value if estimate.low is None else estimate.low
+    return low, estimate.value if estimate.high is None else estimate.high
+
+
+def _decode_speed(model: Any) -> float:
+    return bench(model, prompt_tokens=32, decode_tokens=32, repeats=2).decode_tokens_per_s

@@ -1,0 +1,51 @@
+"""How far encoded weights lie from the original's, read from its files without torch."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbit.core.scheme import TensorKind
+from kbit.store.folder import open_model
+
+if TYPE_CHECKING:
+    from kbit.tensor.quantized import QuantizedTensor
+
+__all__ = ["Original", "relative_error"]
+
+
+class Original:
+    """The unencoded model in `path`; its tensors are looked up by the names of the packed modules."""
+
+    def __init__(self, path: str) -> None:
+        self.stored = open_model(path)
+
+    def error(self, name: str, kind: TensorKind, encoded: "QuantizedTensor") -> float | None:
+        """‖W − Ŵ‖ / ‖W‖; None where the original holds no tensor of this name and shape (experts stored one by one, say)."""
+        weight = self._weight(name)
+        if weight is None:
+            return None
+        if kind == "conv1d":  # GPT-2 keeps the transpose
+            weight = weight.T
+        restored = encoded.dequantize()
+        return relative_error(weight.reshape(restored.shape), restored) if weight.size == restored.size else None
+
+    def _weight(self, name: str) -> NDArray[np.float32] | None:
+        for key in (f"{name}.weight", name):
+            if key in self.stored:
+                return _as_float32(self.stored.array(key), self.stored.entry(key).dtype)
+        return None
+
+
+def relative_error(weight: NDArray[np.float32], restored: NDArray[np.float32]) -> float:
+    """‖W − Ŵ‖ / ‖W‖ in float64; 0 where both are zero."""
+    norm = float(np.sqrt(np.sum(np.square(weight, dtype=np.float64))))
+    distance = float(np.sqrt(np.sum(np.square(weight.astype(np.float64) - restored))))
+    return distance / norm if norm else (math.inf if distance else 0.0)
+
+
+def _as_float32(array: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
+    if dtype == "BF16":  # the upper half of a float32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)

@@ -1,0 +1,192 @@
+"""Line charts as SVG text, written by hand: no drawing library is needed, and the file is small.
+
+Colours are CSS classes (`STYLE`), so that a chart follows the light or dark page it stands in; each series also has a marker
+of its own shape, and each point a tooltip. The palette is Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+__all__ = ["STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
+
+_NAMESPACE = "http://www.w3.org/2000/svg"
+WIDTH, HEIGHT = 460, 350
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 48
+
+_LIGHT = "--ink:#1b1f24;--soft:#59636e;--grid:#e3e7eb;--paper:#ffffff;--s0:#0072b2;--s1:#d55e00;--s2:#00845f;--s3:#b0568c;--s4:#a87400"
+_DARK = "--ink:#e8ebee;--soft:#a3adb8;--grid:#343b43;--paper:#16191d;--s0:#56b4e9;--s1:#ff8c4a;--s2:#2fc79a;--s3:#e79bc6;--s4:#e9b949"
+
+#: style sheet of the charts; a page that embeds them includes it once
+STYLE = (
+    f":root{{{_LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
+    ".chart{font-family:system-ui,-apple-system,'Segoe UI',sans-serif;font-size:12.5px}"
+    ".chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .title{font-weight:600;font-size:14px}"
+    ".chart .grid{stroke:var(--grid);stroke-width:1}.chart .axis{stroke:var(--soft);stroke-width:1}"
+    ".chart .line{fill:none;stroke-width:1.8;stroke-linejoin:round}.chart .base{stroke:var(--soft);stroke-dasharray:5 4;fill:none}"
+    ".chart .ring{fill:none;stroke:var(--ink);stroke-width:1.8}"
+    + "".join(
+        f".chart .s{i}.line{{stroke:var(--s{i})}}.chart .s{i}.mark{{fill:var(--s{i});stroke:var(--paper);stroke-width:.8}}"
+        for i in range(5)
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A measured point and what its tooltip says."""
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One curve."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart: y logarithmic, x linear. `baseline` is a dashed line at a y value; `marked` is ringed and named."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    marked: Point | None = None
+    baseline: tuple[float, str] | None = None
+
+
+def svg_panel(panel: Panel) -> str:
+    """The chart as one ``<svg>`` element (needs `STYLE` in the page)."""
+    description = f"{panel.title}: {panel.y_label} against {panel.x_label}"
+    return (
+        f'<svg class="chart" xmlns="{_NAMESPACE}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">'
+        f"{_content(panel)}</svg>"
+    )
+
+
+def standalone(panels: Sequence[Panel]) -> str:
+    """Panels side by side as a file of its own, with its style sheet and background."""
+    groups = "".join(f'<g transform="translate({i * (WIDTH + 20)} 0)">{_content(panel)}</g>' for i, panel in enumerate(panels))
+    width = len(panels) * (WIDTH + 20) - 20
+    return (
+        f'<svg class="chart" xmlns="{_NAMESPACE}" viewBox="-10 -6 {width + 20} {HEIGHT + 12}" '
+        f'width="{width + 20}" height="{HEIGHT + 12}">'
+        f'<style>{STYLE}</style><rect x="-10" y="-6" width="100%" height="100%" fill="var(--paper)"/>{groups}</svg>\n'
+    )
+
+
+def _content(panel: Panel) -> str:
+    points = [point for series in panel.series for point in series.points if point.y > 0 and math.isfinite(point.y)]
+    if not points:
+        return f'<text x="{LEFT}" y="{HEIGHT / 2}">nothing to draw</text>'
+    xs = [point.x for point in points]
+    ys = [math.log10(point.y) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
+    at: Place = lambda point: (x(point.x), y(math.log10(point.y)))  # noqa: E731
+    parts = [
+        f'<text class="title" x="{LEFT}" y="16">{escape(panel.title)}</text>',
+        _y_axis(min(ys), max(ys), y, panel.y_label),
+        _x_axis(xs, x, panel.x_label),
+    ]
+    if panel.baseline:
+        parts.append(_baseline(panel.baseline, y))
+    parts += [_curve(series, i, at) for i, series in enumerate(panel.series)]
+    if panel.marked:
+        parts.append(_ring(panel.marked, at))
+    parts.append(_legend(panel.series))
+    return "".join(parts)
+
+
+Place = Callable[[Point], tuple[float, float]]
+Scale = Callable[[float], float]
+
+
+def _scale(values: Sequence[float], start: float, end: float) -> Scale:
+    low, high = min(values), max(values)
+    pad = 0.04 * (high - low) or 0.5
+    low, high = low - pad, high + pad
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _y_axis(low: float, high: float, y: Scale, label: str) -> str:
+    steps = (1,) if high - low > 2.5 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    parts = []
+    for tick in ticks:
+        at = y(math.log10(tick))
+        if TOP <= at <= HEIGHT - BOTTOM:
+            parts.append(
+                f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
+                f'<text class="soft" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>'
+            )
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(label)}</text>')
+    return "".join(parts)
+
+
+def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
+    base = HEIGHT - BOTTOM
+    span = max(xs) - min(xs)
+    step = (
+        next(size for power in range(-6, 12) for size in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if span <= 8 * size)
+        if span
+        else 1.0
+    )
+    parts = [f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>']
+    for index in range(math.ceil(min(xs) / step), math.floor(max(xs) / step) + 1):
+        at = x(index * step)
+        parts.append(
+            f'<path class="axis" d="M{at:.1f} {base}v5"/>'
+            f'<text class="soft" x="{at:.1f}" y="{base + 19}" text-anchor="middle">{index * step:g}</text>'
+        )
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>')
+    return "".join(parts)
+
+
+def _baseline(baseline: tuple[float, str], y: Scale) -> str:
+    at = y(math.log10(baseline[0]))
+    text = f'<text class="soft" x="{LEFT + 4}" y="{at - 5:.1f}">{escape(baseline[1])}</text>'
+    return f'<path class="base" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>{text}'
+
+
+def _curve(series: Series, index: int, at: Place) -> str:
+    places = [(*at(point), point.label) for point in series.points if point.y > 0 and math.isfinite(point.y)]
+    line = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in places)
+    marks = "".join(f"{_mark(index, px, py)}<title>{escape(label)}</title></path>" for px, py, label in places)
+    return f'<polyline class="line s{index}" points="{line}"/>{marks}'
+
+
+_SHAPES = (
+    "m-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0-8.4 0",
+    "m-4-4h8v8h-8z",
+    "m0-5l4.8 8.6h-9.6z",
+    "m0-5.4l5.4 5.4-5.4 5.4-5.4-5.4z",
+    "m0 5l4.8-8.6h-9.6z",
+)
+
+
+def _mark(index: int, px: float, py: float) -> str:
+    return f'<path class="mark s{index}" d="M{px:.1f} {py:.1f}{_SHAPES[index]}">'
+
+
+def _ring(point: Point, at: Place) -> str:
+    px, py = at(point)
+    shift, anchor = (13, "start") if px < WIDTH * 0.7 else (-13, "end")
+    text = f'<text x="{px + shift:.1f}" y="{py - 11:.1f}" text-anchor="{anchor}" font-weight="600">{escape(point.label)}</text>'
+    return f'<circle class="ring" cx="{px:.1f}" cy="{py:.1f}" r="8.5"/>{text}'
+
+
+def _legend(series: Sequence[Series]) -> str:
+    """Names in the upper right corner, where a falling curve leaves room."""
+    parts = []
+    for i, one in enumerate(series):
+        py = TOP + 12 + 18 * i
+        parts.append(f'{_mark(i, WIDTH - 92, py - 4)}</path><text x="{WIDTH - 80}" y="{py}">{escape(one.name)}</text>')
+    return "".join(parts)

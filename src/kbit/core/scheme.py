@@ -1,0 +1,307 @@
+"""Recipes as values: `Scheme` for one tensor, `Plan` for a model.
+
+A scheme has a short text form, used everywhere (command line, file, report):
+
+    text     = grid bits [detail] { ":" option }     |  "16"  (leave the tensor alone)
+    grid     = int | float | log | nf | quantile | dynamic | kmeans
+    detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
+    option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
+
+Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``.
+`Scheme.text` is canonical: equal schemes have equal texts.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from kbit.core.errors import SchemeError
+from kbit.core.registry import suggest
+
+__all__ = ["GRIDS", "KEEP", "Plan", "Scheme", "TensorKind"]
+
+SCHEME_VERSION = 1
+DEFAULT_GROUP_SIZE = 64
+
+#: grid → the bits it is defined for
+GRIDS: Mapping[str, range] = {
+    "int": range(1, 9),
+    "float": range(2, 9),
+    "log": range(2, 9),
+    "nf": range(1, 9),
+    "quantile": range(1, 9),
+    "dynamic": range(2, 9),
+    "kmeans": range(1, 9),
+}
+
+#: exponent bits of ``floatK`` without detail: the split with the least error on Gaussian blocks among the published ones
+DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 3, 8: 4}
+
+ScaleDType = Literal["fp16", "e4m3", "dq8"]
+ScaleSearch = Literal["absmax", "mse"]
+TensorKind = Literal["linear", "embedding", "head", "conv1d", "conv2d", "experts"]
+
+_HEAD = re.compile(r"([a-z]+)([0-9]+)(?:([er])([0-9]+))?")
+_OPTIONS = ("asym", "mse", "fp16", "e4m3", "dq8", "g64", "g128", "g-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How one tensor is encoded. Immutable, hashable, comparable.
+
+    Attributes:
+        grid: name of the data type, a key of `GRIDS`, or ``"none"`` for a tensor left in 16 bits.
+        bits: bits a code, 1…8 (16 with ``"none"``).
+        exponent_bits: exponent bits of a float grid.
+        per_octave: levels per octave of a log grid.
+        group_size: weights that share a scale, a multiple of 16 in 16…1024, or -1 for one scale a row.
+        symmetric: False adds an integer zero point a group (int grid only).
+        scale_search: ``absmax`` or ``mse`` (scale with the least squared error, searched per group).
+        scale_dtype: ``fp16``, ``e4m3`` (one fp32 a tensor above) or ``dq8`` (int8, one fp32 a 16-row tile above).
+    """
+
+    grid: str
+    bits: int
+    exponent_bits: int | None = None
+    per_octave: int | None = None
+    group_size: int = DEFAULT_GROUP_SIZE
+    symmetric: bool = True
+    scale_search: ScaleSearch = "absmax"
+    scale_dtype: ScaleDType = "fp16"
+
+    def __post_init__(self) -> None:
+        if self.grid == "none":
+            options = tuple(getattr(self, field.name) for field in fields(self))[1:]
+            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16")
+            if options != expected or [type(option) for option in options] != [type(option) for option in expected]:
+                raise SchemeError("scheme '16' takes no options: it leaves the tensor as it is")
+            return
+        if not isinstance(self.grid, str) or self.grid not in GRIDS:
+            raise SchemeError(f"unknown grid {self.grid!r}: {suggest(str(self.grid), GRIDS)}")
+        bits = GRIDS[self.grid]
+        if not _is_int(self.bits) or self.bits not in bits:
+            raise SchemeError(f"grid {self.grid!r} is defined for {bits[0]}…{bits[-1]} bits, got {self.bits!r}")
+        self._check_detail()
+        if not _is_int(self.group_size) or not _valid_group(self.group_size):
+            raise SchemeError(f"group_size must be -1 or a multiple of 16 in 16…1024, got {self.group_size!r}")
+        if not isinstance(self.symmetric, bool):
+            raise SchemeError(f"symmetric must be true or false, got {self.symmetric!r}")
+        if not self.symmetric and self.grid != "int":
+            raise SchemeError(f"'asym' is defined for the int grid only, got {self.grid!r}")
+        if self.scale_search not in ("absmax", "mse"):
+            raise SchemeError(f"scale_search must be absmax or mse, got {self.scale_search!r}")
+        if self.scale_dtype not in ("fp16", "e4m3", "dq8"):
+            raise SchemeError(f"scale_dtype must be fp16, e4m3 or dq8, got {self.scale_dtype!r}")
+
+    def _check_detail(self) -> None:
+        if self.grid == "float":
+            if self.exponent_bits is None:
+                object.__setattr__(self, "exponent_bits", DEFAULT_EXPONENT_BITS[self.bits])
+            elif not _is_int(self.exponent_bits) or not 1 <= self.exponent_bits <= min(5, self.bits - 1):
+                raise SchemeError(f"float{self.bits} takes 1…{min(5, self.bits - 1)} exponent bits, got {self.exponent_bits!r}")
+        elif self.exponent_bits is not None:
+            raise SchemeError(f"exponent bits belong to the float grid, not to {self.grid!r}")
+        if self.grid == "log":
+            if self.per_octave is None:
+                object.__setattr__(self, "per_octave", 1)
+            elif not _is_int(self.per_octave) or not 1 <= self.per_octave <= 16:
+                raise SchemeError(f"log grids take 1…16 levels per octave, got {self.per_octave!r}")
+        elif self.per_octave is not None:
+            raise SchemeError(f"levels per octave belong to the log grid, not to {self.grid!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Scheme from its text form.
+
+        Raises:
+            SchemeError: what was not understood, with the closest known word.
+        """
+        if not isinstance(text, str):
+            raise SchemeError(f"a scheme is a text such as 'nf4:g64', got {type(text).__name__}")
+        text = text.strip()
+        if text == "16":
+            return cls("none", 16)
+        head, *options = text.split(":")
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            raise SchemeError(f"cannot read scheme {text!r}: expected a grid and its bits first, such as 'nf4'; {suggest(head, GRIDS)}")
+        grid, bits, letter, detail = match.groups()
+        if grid not in GRIDS:  # "none" too: its text is "16"
+            raise SchemeError(f"unknown grid {grid!r}: {suggest(grid, GRIDS)}")
+        values: dict[str, Any] = {"grid": grid, "bits": _number(bits)}
+        if letter is not None:
+            values["exponent_bits" if letter == "e" else "per_octave"] = _number(detail)
+        for option in options:
+            key, value = _parse_option(option, text)
+            if key in values:
+                raise SchemeError(f"scheme {text!r} gives {key} twice")
+            values[key] = value
+        return cls(**values)
+
+    @property
+    def text(self) -> str:
+        """Canonical text form; `Scheme.parse(scheme.text) == scheme`."""
+        if self.is_none:
+            return "16"
+        parts = [f"{self.grid}{self.bits}"]
+        if self.exponent_bits is not None:
+            parts[0] += f"e{self.exponent_bits}"
+        if self.per_octave is not None and self.per_octave != 1:
+            parts[0] += f"r{self.per_octave}"
+        parts.append(f"g{self.group_size}")
+        parts += ["asym"] * (not self.symmetric)
+        parts += ["mse"] * (self.scale_search == "mse")
+        parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
+        return ":".join(parts)
+
+    @property
+    def is_none(self) -> bool:
+        """True for the scheme that leaves a tensor as it is."""
+        return self.grid == "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object with a version; the inverse of `from_json`."""
+        return {"version": SCHEME_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Scheme from its JSON object; unknown keys and versions are refused."""
+        if not isinstance(value, Mapping):
+            raise SchemeError(f"a scheme is a JSON object, got {type(value).__name__}")
+        values = dict(value)
+        version = values.pop("version", None)
+        if not _is_int(version) or version != SCHEME_VERSION:
+            raise SchemeError(f"scheme version {version!r} is not readable here; expected {SCHEME_VERSION}")
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise SchemeError(f"unknown scheme key {key!r}: {suggest(str(key), known)}")
+        for key in ("grid", "bits"):
+            if key not in values:
+                raise SchemeError(f"scheme lacks {key!r}")
+        return cls(**values)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(digits: str) -> int:
+    """Value of decimal digits; beyond nine of them, some value that no field accepts."""
+    return int(digits.lstrip("0")[:10] or "0")
+
+
+def _valid_group(group_size: int) -> bool:
+    return group_size == -1 or (16 <= group_size <= 1024 and group_size % 16 == 0)
+
+
+def _parse_option(option: str, text: str) -> tuple[str, Any]:
+    if match := re.fullmatch(r"g(-?[0-9]{1,9})", option):
+        return "group_size", int(match[1])
+    if option == "asym":
+        return "symmetric", False
+    if option == "mse":
+        return "scale_search", option
+    if option in ("fp16", "e4m3", "dq8"):
+        return "scale_dtype", option
+    raise SchemeError(f"unknown option {option!r} in scheme {text!r}: {suggest(option, _OPTIONS)}")
+
+
+#: the scheme that leaves a tensor as it is
+KEEP = Scheme("none", 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which scheme each module of a model gets.
+
+    The first rule that matches decides: `skip` (left alone), then `rules`, then `embedding` / `head` by kind, then `default`.
+    Patterns are regular expressions searched in the module's dotted name. A head tied to the embedding takes the embedding's
+    scheme, since both are one tensor.
+    """
+
+    default: Scheme
+    embedding: Scheme = KEEP
+    head: Scheme = KEEP
+    rules: tuple[tuple[str, Scheme], ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rules, list | tuple) or any(not isinstance(rule, list | tuple) or len(rule) != 2 for rule in self.rules):
+            raise SchemeError(f"plan rules are (pattern, scheme) pairs, got {self.rules!r}")
+        if not isinstance(self.skip, list | tuple):
+            raise SchemeError(f"plan skip is a list of patterns, got {self.skip!r}")
+        object.__setattr__(self, "rules", tuple((pattern, scheme) for pattern, scheme in self.rules))
+        object.__setattr__(self, "skip", tuple(self.skip))
+        for scheme in (self.default, self.embedding, self.head, *(scheme for _, scheme in self.rules)):
+            if not isinstance(scheme, Scheme):
+                raise SchemeError(f"a plan holds schemes (Scheme.parse reads a text), got {scheme!r}")
+        for pattern in (*self.skip, *(pattern for pattern, _ in self.rules)):
+            _check_pattern(pattern)
+
+    @classmethod
+    def of(cls, scheme: "Plan | Scheme | str") -> "Plan":
+        """A plan from a plan, a scheme or a scheme's text (embeddings and head stay in 16 bits)."""
+        if isinstance(scheme, Plan):
+            return scheme
+        return cls(scheme if isinstance(scheme, Scheme) else Scheme.parse(scheme))
+
+    def scheme_for(self, name: str, kind: TensorKind) -> Scheme:
+        """The scheme of module `name`."""
+        if any(re.search(pattern, name) for pattern in self.skip):
+            return KEEP
+        for pattern, scheme in self.rules:
+            if re.search(pattern, name):
+                return scheme
+        if kind == "embedding":
+            return self.embedding
+        return self.head if kind == "head" else self.default
+
+    def with_default(self, scheme: Scheme) -> "Plan":
+        """The same plan with another default."""
+        return replace(self, default=scheme)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object; schemes by their text."""
+        return {
+            "default": self.default.text,
+            "embedding": self.embedding.text,
+            "head": self.head.text,
+            "rules": [[pattern, scheme.text] for pattern, scheme in self.rules],
+            "skip": list(self.skip),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Plan from its JSON object; unknown keys are refused."""
+        if not isinstance(value, Mapping) or "default" not in value:
+            raise SchemeError("a plan is a JSON object with a 'default' scheme")
+        known = {field.name for field in fields(cls)}
+        for key in value:
+            if key not in known:
+                raise SchemeError(f"unknown plan key {key!r}: {suggest(str(key), known)}")
+        rules, skip = value.get("rules", []), value.get("skip", [])
+        if not (isinstance(rules, list) and all(isinstance(rule, list) and len(rule) == 2 for rule in rules)):
+            raise SchemeError("plan 'rules' is a list of [pattern, scheme] pairs")
+        if not isinstance(skip, list):
+            raise SchemeError("plan 'skip' is a list of patterns")
+        return cls(
+            default=Scheme.parse(value["default"]),
+            embedding=Scheme.parse(value.get("embedding", "16")),
+            head=Scheme.parse(value.get("head", "16")),
+            rules=tuple((pattern, Scheme.parse(scheme)) for pattern, scheme in rules),
+            skip=tuple(skip),
+        )
+
+
+def _check_pattern(pattern: object) -> None:
+    if not isinstance(pattern, str):
+        raise SchemeError(f"a plan pattern is a text, got {pattern!r}")
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise SchemeError(f"plan pattern {pattern!r} is not a regular expression: {error}") from None

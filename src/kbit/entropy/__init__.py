@@ -1,0 +1,1 @@
+"""Lossless coding of k-bit codes."""

@@ -1,0 +1,77 @@
+"""Models and tokenizers from folders, packed or plain."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from kbit.core.errors import FormatError, MissingExtraError, ModelError
+from kbit.core.files import open_regular, storage_errors
+from kbit.store.check import check_folder
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["is_packed", "load_causal_model", "load_tokenizer"]
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def load_causal_model(path: Path, *, mode: str = "fast") -> "torch.nn.Module":
+    """A causal language model in eval mode: a k-bit folder on kbit's kernels, any other in float32.
+
+    Args:
+        path: its folder.
+        mode: arithmetic of the packed layers, ``fast`` or ``exact``.
+
+    Raises:
+        ModelError: not a causal language model, or one that transformers cannot load.
+        MissingExtraError: transformers is not installed.
+    """
+    config = check_folder(path)
+    architectures = config.get("architectures") or ["none"]
+    if not str(architectures[0]).endswith(_CAUSAL):
+        raise ModelError(f"expected a causal language model in {path}, got {architectures[0]}")
+    if is_packed(config):
+        from kbit.model.load import load
+
+        model: torch.nn.Module = load(path, mode=mode)
+        return model.eval()
+    return _load_plain(path)
+
+
+def is_packed(config: dict[str, Any]) -> bool:
+    """Whether a model's configuration says that kbit packed it."""
+    quantization = config.get("quantization_config")
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "kbit"
+
+
+def _load_plain(path: Path) -> "torch.nn.Module":
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        raise MissingExtraError(error.name or "transformers", "hf") from None
+    try:
+        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"transformers cannot load {path} as a causal language model: {error}") from error
+    return model.eval()
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a model's folder, from its ``tokenizer.json``.
+
+    Raises:
+        StorageError: there is none.
+        FormatError: it is not a tokenizer.
+    """
+    file = path / "tokenizer.json"
+    with open_regular(file) as opened, storage_errors(file, "read"):
+        data = opened.read()
+    try:
+        return Tokenizer.from_buffer(data)
+    except Exception as error:  # the Rust side raises bare exceptions
+        raise FormatError(f"{file}: expected a tokenizer: {error}") from None

@@ -1,0 +1,172 @@
+"""True size: every stored bit of a model, by what it is for.
+
+`bpw` counts all that is stored for the quantized weights (codes, scales, zero points, codebooks, and the padding of codes and scales to
+whole tiles) over the number of those weights. `bpw_file` counts all bytes of the weight files (also embeddings, head and norms left in
+16 bits, and the header) over all parameters of the model, each tied one once. Parts are bits, and add up to the files exactly.
+
+Importing this module needs no torch.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbit.core.scheme import Scheme
+from kbit.store.folder import StoredModel, open_model
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["QUANTIZED_PARTS", "SizeReport", "memory_size", "stored_size"]
+
+#: array of a quantized module → the part it is counted under
+_ARRAYS = {
+    "weight": "codes",
+    "weight_scale": "scale",
+    "weight_super_scale": "super_scale",
+    "weight_zero": "zero_point",
+    "weight_codebook": "codebook",
+}
+
+#: parts that `bpw` counts
+QUANTIZED_PARTS = (*_ARRAYS.values(), "padding")
+
+_TOKENIZER_FILES = re.compile(r"tokenizer.*|vocab\..*|merges\.txt|.*\.model|special_tokens_map\.json|added_tokens\.json|chat_template.*")
+
+#: what a tensor left in 16 bits is, by the first pattern found in its name
+_KINDS = (
+    ("norm", re.compile(r"norm|(^|[._])ln_|layernorm", re.IGNORECASE)),
+    ("head", re.compile(r"lm_head|embed_out|(^|\.)output\.weight")),
+    ("embedding", re.compile(r"embed|(^|\.)w[tp]e\.|shared\.weight")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SizeReport:
+    """Where the bits of a model go.
+
+    Attributes:
+        parts: part → bits: `QUANTIZED_PARTS`, then ``embedding``, ``head``, ``norm`` and ``other`` (left in 16 bits), and ``header``.
+        quantized_weights: weights that are stored as codes.
+        parameters: all weights of the model, each tied one once.
+        file_bytes: size of the weight files; None for a model in memory.
+        tokenizer_bytes: size of the tokenizer beside them.
+    """
+
+    parts: Mapping[str, int]
+    quantized_weights: int
+    parameters: int
+    file_bytes: int | None = None
+    tokenizer_bytes: int = 0
+
+    @property
+    def bpw(self) -> float:
+        """Bits per quantized weight, all that is stored for it; of every parameter where none is quantized."""
+        if not self.quantized_weights:
+            return sum(bits for part, bits in self.parts.items() if part != "header") / self.parameters
+        return sum(self.parts.get(part, 0) for part in QUANTIZED_PARTS) / self.quantized_weights
+
+    @property
+    def bpw_file(self) -> float | None:
+        """Bits of the weight files per parameter of the model."""
+        return None if self.file_bytes is None else 8 * self.file_bytes / self.parameters
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object; ``parts_bits`` adds up to 8 · ``file_bytes``."""
+        return {
+            "bpw": self.bpw,
+            "bpw_file": self.bpw_file,
+            "file_bytes": self.file_bytes,
+            "tokenizer_bytes": self.tokenizer_bytes,
+            "quantized_weights": self.quantized_weights,
+            "parameters": self.parameters,
+            "parts_bits": dict(self.parts),
+        }
+
+
+def stored_size(path: Path | str) -> SizeReport:
+    """Size of a stored model, from the headers of its files alone.
+
+    Raises:
+        FormatError, LimitError, IntegrityError, StorageError: the folder is not a model (see `kbit.store.open_model`).
+    """
+    with open_model(path) as stored:
+        parts, quantized, parameters = _stored_parts(stored)
+        return SizeReport(
+            parts=parts | {"header": sum(8 * container.header_bytes for container in stored.containers.values())},
+            quantized_weights=quantized,
+            parameters=parameters,
+            file_bytes=stored.size_bytes,
+            tokenizer_bytes=sum(f.stat().st_size for f in stored.path.iterdir() if f.is_file() and _TOKENIZER_FILES.fullmatch(f.name)),
+        )
+
+
+def _stored_parts(stored: StoredModel) -> tuple[Counter[str], int, int]:
+    parts: Counter[str] = Counter()
+    quantized = 0
+    for name, module in (stored.manifest.modules if stored.manifest else {}).items():
+        arrays = {array: stored.entry(f"{name}.{array}").nbytes for array in _ARRAYS if f"{name}.{array}" in stored}
+        stack, (rows, *rest) = (module.shape[0], module.shape[1:]) if module.kind == "experts" else (1, module.shape)
+        parts += _packed_parts(module.scheme, (stack, rows, math.prod(rest)), arrays)
+        quantized += math.prod(module.shape)
+    parameters = quantized
+    for name in stored.plain_names():
+        entry = stored.entry(name)
+        parts[_kind(name)] += 8 * entry.nbytes
+        parameters += math.prod(entry.shape)
+    return parts, quantized, parameters
+
+
+def memory_size(model: "torch.nn.Module") -> SizeReport:
+    """Size of a model in memory: parameters and buffers that it would store, each shared one once."""
+    from kbit.nn.packed import PackedModule
+
+    parts: Counter[str] = Counter()
+    quantized = parameters = 0
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        tensors = {name: tensor for name, tensor in _own_tensors(module) if id(tensor) not in seen}
+        seen.update(map(id, tensors.values()))
+        if isinstance(module, PackedModule) and "weight" in tensors:
+            arrays = {name: tensors.pop(name).nbytes for name in module.part_names}
+            rows, cols = module.packed_shape[-2:]
+            parts += _packed_parts(module.scheme, (math.prod(module.packed_shape[:-2]), rows, cols), arrays)
+            quantized += math.prod(module.packed_shape)
+        elif isinstance(module, PackedModule):
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in module.part_names}
+        for name, tensor in tensors.items():
+            parts[_kind(f"{prefix}.{name}")] += 8 * tensor.nbytes
+            parameters += tensor.numel()
+    return SizeReport(parts=parts, quantized_weights=quantized, parameters=parameters + quantized)
+
+
+def _own_tensors(module: "torch.nn.Module") -> "Iterable[tuple[str, torch.Tensor]]":
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+        if name not in module._non_persistent_buffers_set:
+            yield name, buffer
+
+
+def _packed_parts(scheme: Scheme, shape: tuple[int, int, int], arrays: Mapping[str, int]) -> Counter[str]:
+    """Bits of one quantized weight, `shape` = (stack, rows, cols); `arrays` are the bytes stored for it."""
+    stack, rows, cols = shape
+    groups = 1 if scheme.group_size == -1 else -(-cols // scheme.group_size)
+    tiles = stack * -(-rows // 16)
+    parts: Counter[str] = Counter()
+    for array, size_bytes in arrays.items():
+        needed = 8 * size_bytes
+        if array == "weight":
+            needed = stack * rows * cols * scheme.bits
+        elif array in ("weight_scale", "weight_zero"):  # [tiles, groups, 16]: padding rows hold 0
+            needed = stack * rows * groups * (8 * size_bytes // (tiles * groups * 16))
+        parts[_ARRAYS[array]] += needed
+        parts["padding"] += 8 * size_bytes - needed
+    return parts
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")

@@ -1,0 +1,142 @@
+"""`KbitHfQuantizer`: what transformers calls while it loads, saves and decodes a k-bit model.
+
+    from_pretrained of a 16-bit folder   find the layers → encode each weight as it is read            (`kbit.hf.encoding`)
+    from_pretrained of a k-bit folder    read the seal → empty packed layers → transformers fills them   (`kbit.hf.stored`)
+    … with dequantize=True               the same, then every packed layer becomes an ordinary one
+    save_pretrained                      the arrays by name, each tied weight once, then the seal        (`kbit.hf.saving`)
+
+One object serves one call of `from_pretrained` and stays with its model.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.quantizers.auto import register_quantizer
+from transformers.quantizers.base import HfQuantizer
+
+from kbit.core.errors import ModelError, SchemeError
+from kbit.core.scheme import Plan
+from kbit.hf.config import QUANT_METHOD, KbitConfig
+from kbit.hf.encoding import EncodeOnLoad, Encoding
+from kbit.hf.saving import sealed_save
+from kbit.hf.stored import StoredWeights
+from kbit.hf.ties import without_aliases
+from kbit.nn.swap import unswap
+from kbit.store.manifest import Manifest, Module
+
+__all__ = ["KbitHfQuantizer"]
+
+_PLACED_BY_LOADER = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+@register_quantizer(QUANT_METHOD)
+class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
+    """The transformers side of the plug-in; users meet `KbitConfig` only."""
+
+    requires_calibration = False
+
+    def __init__(self, quantization_config: KbitConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self._work: Encoding | StoredWeights | None = None
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Refuse what cannot work, before any weight is touched.
+
+        Raises:
+            SchemeError: no scheme for a 16-bit model, `dequantize` of one, or another scheme than the stored one.
+            ModelError: a device map that leaves the CPU.
+        """
+        config = self.quantization_config
+        requested = config.requested_plan
+        if self.pre_quantized and requested is not None and requested != config.plan:
+            raise SchemeError(
+                f"the folder holds {_text(config.plan)}, and {_text(requested)} was asked for: expected the same, "
+                f"or KbitConfig() without a scheme; encode the 16-bit model for another one"
+            )
+        if config.plan is None:
+            raise SchemeError("KbitConfig without a scheme loads k-bit folders: expected a scheme such as KbitConfig('nf4:g64') here")
+        if config.dequantize and not self.pre_quantized:
+            raise SchemeError("dequantize=True decodes a k-bit folder: this folder is not encoded; load it without quantization_config")
+        for device in device_map.values() if isinstance(device_map, dict) else ():
+            if str(device) != "cpu":
+                raise ModelError(f"kbit's kernels run on the CPU: expected device_map='cpu' or none, got {device!r}")
+
+    def update_device_map(self, device_map: Any) -> Any:
+        """``"auto"`` means the best device there is for this method: the CPU."""
+        return {"": "cpu"} if device_map in _PLACED_BY_LOADER else device_map
+
+    def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
+        """True for a weight that is encoded while it is loaded."""
+        return isinstance(self._work, Encoding) and self._work.needs(param_name)
+
+    def get_quantize_ops(self) -> EncodeOnLoad:
+        """The conversion that encodes."""
+        assert isinstance(self._work, Encoding)
+        return EncodeOnLoad(self._work)
+
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """Arrays to save, each tied weight once. The seal is made later, from the saved files."""
+        groups = [] if self._work is None else [(target.name, target.places) for target in self._work.targets]
+        return without_aliases(model.state_dict(), model, groups), {}
+
+    def is_serializable(self) -> bool:
+        """`save_pretrained` works."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Codes have no gradient."""
+        return False
+
+    def _process_model_before_weight_loading(self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any) -> Any:
+        config = self.quantization_config
+        assert config.plan is not None
+        if self.pre_quantized:
+            self._work = StoredWeights(model, checkpoint_files or (), config.plan, config.mode)
+        else:
+            self._work = Encoding(model, config.plan, config.mode)
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        assert self._work is not None
+        self._work.finish(model)
+        self.quantization_config.requested_plan = None
+        if self.quantization_config.dequantize:
+            return _decode(model, model.config.dtype)
+        # the arrays are saved under the names they have here: a packed weight cannot be split or transposed back into others
+        model._weight_conversions = []
+        model.save_pretrained = sealed_save(model, lambda: self.manifest(model))
+        return model
+
+    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
+        model.__dict__.pop("save_pretrained", None)
+        return _decode(model, dtype or model.config.dtype)
+
+    def manifest(self, model: Any) -> Manifest:
+        """What a saved folder of `model` says of itself."""
+        assert self._work is not None
+        targets = self._work.targets
+        modules = {target.name: Module(target.scheme, target.shape, target.kind) for target in targets}
+        ties = {place: target.name for target in targets for place in target.places[1:]}
+        packed = {place for target in targets for place in target.places}
+        ties |= {
+            alias: owner
+            for alias, owner in model.all_tied_weights_keys.items()
+            if alias.rpartition(".")[0] not in packed and model.get_parameter_or_buffer(alias) is model.get_parameter_or_buffer(owner)
+        }
+        before = self._work.manifest if isinstance(self._work, StoredWeights) else None
+        if before is not None:
+            return Manifest(before.plan, modules, ties, before.base_model, before.seed, before.calibration_digest, before.loss)
+        return Manifest(self.quantization_config.plan, modules, ties, Path(model.config.name_or_path).name)
+
+
+def _decode(model: Any, dtype: torch.dtype) -> Any:
+    unswap(model, dtype)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model
+
+
+def _text(plan: Plan | None) -> str:
+    return "no scheme" if plan is None else plan.default.text

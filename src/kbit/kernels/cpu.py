@@ -1,0 +1,113 @@
+"""A packed matrix prepared to run on this machine's processor.
+
+`PreparedMatrix` keeps the packed arrays alive and hands their addresses to the native kernels; nothing is copied or repacked.
+Exact mode computes in fp32 in a fixed order; fast mode quantizes activations to int8 per group first. Both give the same bytes
+for every instruction set and number of threads (ARCHITECTURE.md, "Arithmetic").
+"""
+
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
+from kbit.native import _kbit
+from kbit.tensor.quantized import QuantizedTensor
+
+__all__ = ["MODES", "Mode", "PreparedMatrix", "prepare"]
+
+Mode = Literal["fast", "exact"]
+MODES: tuple[Mode, ...] = ("fast", "exact")
+
+_SCALE_KINDS = {"fp16": 0, "e4m3": 1, "dq8": 2}
+_MAX_TOKENS = 1 << 24
+_EMPTY_BYTES = np.empty(0, np.uint8)
+_EMPTY_FLOATS = np.empty(0, np.float32)
+
+
+class PreparedMatrix:
+    """A k-bit matrix [rows, cols] ready to be multiplied with.
+
+    Attributes:
+        rows: outputs.
+        cols: inputs.
+        size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
+    """
+
+    __slots__ = ("_native", "cols", "rows", "size_bytes")
+
+    def __init__(self, quantized: QuantizedTensor) -> None:
+        if len(quantized.shape) != 2:
+            raise ShapeError(f"expected a matrix [rows, cols], got shape {quantized.shape}; prepare() takes stacks")
+        scheme = quantized.scheme
+        self.rows, self.cols = quantized.shape
+        zero_point = _EMPTY_BYTES if quantized.zero_point is None else quantized.zero_point
+        super_scale = _EMPTY_FLOATS if quantized.super_scale is None else quantized.super_scale
+        self.size_bytes = quantized.weight.nbytes + quantized.scale.nbytes + zero_point.nbytes + super_scale.nbytes
+        try:
+            self._native = _kbit.PackedMatrix(
+                self.rows,
+                self.cols,
+                scheme.bits,
+                scheme.group_size,
+                _SCALE_KINDS[scheme.scale_dtype],
+                _bytes(quantized.weight),
+                _bytes(quantized.scale),
+                np.ascontiguousarray(super_scale, np.float32).reshape(-1),
+                _bytes(zero_point),
+                np.ascontiguousarray(quantized.levels, np.float32),
+            )
+        except ValueError as error:
+            raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
+
+    def matmul(self, x: NDArray[np.float32], *, mode: Mode = "fast", threads: int = 0) -> NDArray[np.float32]:
+        """y = x · Wᵀ for x [tokens, cols]; returns [tokens, rows] in fp32."""
+        if x.dtype != np.float32:
+            raise DTypeError(f"expected float32 activations, got {x.dtype}")
+        if x.ndim != 2 or x.shape[1] != self.cols:
+            raise ShapeError(f"expected activations [tokens, {self.cols}], got {list(x.shape)}")
+        x = np.ascontiguousarray(x)
+        y = np.empty((x.shape[0], self.rows), np.float32)
+        self.matmul_pointers(x.ctypes.data, y.ctypes.data, x.shape[0], mode=mode, threads=threads)
+        return y
+
+    def matmul_pointers(self, x: int, y: int, tokens: int, *, mode: Mode = "fast", threads: int = 0) -> None:
+        """The same from the addresses of contiguous fp32 memory: x [tokens, cols] and y [tokens, rows]. Releases the GIL."""
+        if mode not in MODES:
+            raise SchemeError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if not 0 <= tokens <= _MAX_TOKENS:
+            raise ShapeError(f"expected 0…{_MAX_TOKENS} tokens, got {tokens}")
+        if tokens:
+            self._native.matmul(x, y, tokens, mode == "exact", threads)
+
+    def gather_rows(self, ids: NDArray[np.int64], *, threads: int = 0) -> NDArray[np.float32]:
+        """Rows `ids` [n] of the matrix in fp32, [n, cols]."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        if ids.ndim != 1:
+            raise ShapeError(f"expected ids [n], got {list(ids.shape)}")
+        out = np.empty((ids.shape[0], self.cols), np.float32)
+        self.gather_rows_pointer(ids.ctypes.data, ids.shape[0], out.ctypes.data, threads=threads)
+        return out
+
+    def gather_rows_pointer(self, ids: int, count: int, out: int, *, threads: int = 0) -> None:
+        """The same from addresses: ids int64 [count], out fp32 [count, cols]."""
+        bad = self._native.gather_rows(ids, count, out, threads)
+        if bad >= 0:
+            raise NumericsError(f"row id at position {bad} is outside 0…{self.rows - 1}")
+
+    def dequantize(self, *, threads: int = 0) -> NDArray[np.float32]:
+        """The whole matrix in fp32, [rows, cols]."""
+        return self.gather_rows(np.arange(self.rows, dtype=np.int64), threads=threads)
+
+    def integer_codebook(self) -> dict[str, object]:
+        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre)."""
+        return self._native.integer_codebook()
+
+
+def prepare(quantized: QuantizedTensor) -> list[PreparedMatrix]:
+    """Prepared matrices of a tensor: one for a matrix, one for each member of a stack [count, rows, cols]."""
+    return [PreparedMatrix(matrix) for matrix in quantized.matrices()]
+
+
+def _bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return cast("NDArray[np.uint8]", np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -1,0 +1,86 @@
+"""`encode`: a module in memory, or a checkpoint on disk, into k bits."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from kbit.core.errors import ModelError
+from kbit.core.progress import Progress
+from kbit.core.scheme import Plan, Scheme
+from kbit.encode.nearest import encode as encode_nearest
+from kbit.kernels import Mode
+from kbit.model.load import load_ordinary
+from kbit.model.quantize import QuantizeResult, quantization_config, quantize_folder
+from kbit.nn.packed import PackedModule
+from kbit.nn.swap import swap_targets
+from kbit.nn.targets import find_targets
+from kbit.tensor.quantized import QuantizedTensor
+
+__all__ = ["PLAN_ATTRIBUTE", "encode"]
+
+#: attribute of an encoded module that remembers its plan
+PLAN_ATTRIBUTE = "kbit_plan"
+
+
+def encode(
+    model_or_path: nn.Module | str | Path,
+    scheme: Plan | Scheme | str,
+    *,
+    output: str | Path | None = None,
+    mode: Mode = "fast",
+    threads: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> nn.Module | QuantizeResult:
+    """Encode a model.
+
+    Args:
+        model_or_path: a torch module, which is changed in place; or the folder of a checkpoint.
+        scheme: plan, scheme, or a scheme's text; with a scheme alone, embeddings and head stay in 16 bits.
+        output: folder to write, for a path: the model then goes from disk to disk, tensor by tensor, and never through memory whole.
+        mode: arithmetic of the packed layers.
+        threads: threads of the encoder; the bytes do not depend on it.
+        progress: lines on stderr: True, False, or None for "where there is a stderr".
+        options: `resume`, `overwrite`, `max_shard_bytes` of `quantize_folder`, which goes with `output`.
+
+    Returns:
+        The module; with `output`, the `QuantizeResult`.
+
+    Raises:
+        ModelError: the model is quantized already, or the plan encodes nothing of it.
+        NumericsError: a weight is NaN or infinite; the message names tensor and index.
+        SchemeError: a plan that cannot be understood.
+    """
+    plan = Plan.of(scheme)
+    if isinstance(model_or_path, nn.Module):
+        if output is not None or options:
+            raise ModelError("output, resume, overwrite and max_shard_bytes go with a path; kbit.save writes a module")
+        return _encode_module(model_or_path, plan, mode, threads, progress)
+    if output is not None:
+        return quantize_folder(model_or_path, output, plan, threads=threads, progress=progress, **options)
+    if options:
+        raise ModelError(f"{', '.join(sorted(options))} go with an output folder")
+    return _encode_module(load_ordinary(model_or_path), plan, mode, threads, progress)
+
+
+def _encode_module(model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None) -> nn.Module:
+    if any(isinstance(module, PackedModule) for module in model.modules()):
+        raise ModelError("the model is already quantized: decode it first")
+    targets, kept = find_targets(model, plan.scheme_for)
+    if not targets:
+        reasons = sorted({layer.reason for layer in kept}) or ["it has no Linear, Embedding, Conv or experts"]
+        raise ModelError(f"the plan encodes nothing of {type(model).__name__}: {'; '.join(reasons[:3])}")
+
+    def encoder(weight: NDArray[np.float32], scheme: Scheme, name: str) -> QuantizedTensor:
+        return encode_nearest(weight, scheme, name=name, threads=threads)
+
+    with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
+        swap_targets(model, targets, encoder=encoder, mode=mode, done=lambda target: line.advance(math.prod(target.shape), target.name))
+    setattr(model, PLAN_ATTRIBUTE, plan)
+    if hasattr(model, "config") and hasattr(model.config, "to_dict"):
+        model.config.quantization_config = quantization_config(plan)
+    return model

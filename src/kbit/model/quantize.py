@@ -1,0 +1,190 @@
+"""`quantize_folder`: a checkpoint on disk becomes a k-bit model on disk, one tensor at a time.
+
+Nothing is held but the tensor at hand, so a model far larger than memory passes. Every finished tensor is in the journal; after a kill the
+same call goes on where it stopped and ends with the same bytes. Nothing stands under the destination's name before all of it is read back.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kbit.core.digest import digest_bytes
+from kbit.core.errors import ModelError
+from kbit.core.progress import Progress
+from kbit.core.scheme import Plan, Scheme
+from kbit.model.accounting import count_bits
+from kbit.model.memory import estimate_bytes, peak_rss_bytes
+from kbit.model.recipe import PackUnit, Recipe, make_recipe
+from kbit.model.weights import encode_unit, plain_pieces
+from kbit.nn.targets import Kept
+from kbit.store.check import side_files
+from kbit.store.folder import StoredModel, open_model
+from kbit.store.header import TensorSpec
+from kbit.store.manifest import Manifest, Module
+from kbit.store.model_writer import DEFAULT_SHARD_BYTES, ModelWriter
+
+__all__ = ["QuantizeResult", "quantization_config", "quantize_folder"]
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What came of `quantize_folder`.
+
+    Attributes:
+        scheme: text of the plan's default scheme.
+        bpw: bits stored for the quantized weights (codes, scales, zero points, codebooks, padding) over their number.
+        bpw_file: all bits of the weight files over all parameters of the model, each tied one once.
+        file_bytes: bytes of the weight files.
+        seconds: wall time of this call.
+        peak_rss_bytes: largest resident memory of the process so far.
+        parts: part → bits; they add up to 8 · `file_bytes`.
+        root: the hash that names the model.
+        source_bytes: bytes of the weight files that were read.
+        estimate_bytes: the peak of memory that was foreseen.
+        quantized_weights, parameters: numbers of weights behind the two averages.
+        modules: quantized modules.
+        kept: layers left in 16 bits, and why.
+        notes: what a user should know.
+    """
+
+    scheme: str
+    bpw: float
+    bpw_file: float
+    file_bytes: int
+    seconds: float
+    peak_rss_bytes: int
+    parts: Mapping[str, int]
+    root: str
+    source_bytes: int
+    estimate_bytes: int
+    quantized_weights: int
+    parameters: int
+    modules: int
+    kept: tuple[Kept, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object."""
+        return asdict(self) | {"parts": dict(self.parts)}
+
+
+def quantize_folder(
+    source: str | Path,
+    destination: str | Path,
+    plan: Plan | Scheme | str,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    threads: int = 0,
+    progress: bool | None = None,
+) -> QuantizeResult:
+    """Encode the checkpoint in `source` (safetensors, in shards or not) into the folder `destination`.
+
+    Args:
+        source: a folder of transformers with weights in 16 or 32 bits.
+        destination: the folder to be.
+        plan: plan, scheme, or a scheme's text (embeddings and head then stay in 16 bits).
+        resume: go on with work that a killed call left; False starts over.
+        overwrite: replace a folder that is there, once the new one is whole.
+        max_shard_bytes: most bytes of tensors in a file.
+        threads: threads of the encoder, 0 for the process's default; the bytes do not depend on it.
+        progress: lines on stderr (the memory estimate, then progress): True, False, or None for "where there is a stderr".
+
+    Raises:
+        ModelError: the source is quantized already, is the destination, or holds nothing the plan encodes.
+        NumericsError: a weight is NaN or infinite; the message names tensor and index. Nothing is published.
+        ResumeMismatch: unfinished work there is of another model, plan or version.
+        FormatError, StorageError: a folder that is not what it should be; the destination is taken.
+    """
+    started = time.monotonic()
+    plan = Plan.of(plan)
+    source, destination = Path(source), Path(destination)
+    if source.resolve() == destination.resolve():
+        raise ModelError(f"expected a destination other than the source, got {destination} for both")
+    with open_model(source) as stored:
+        recipe = make_recipe(stored, plan)
+        manifest = _manifest(stored, recipe, plan)
+        plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
+        binding = {"source": _source_digest(stored)}
+        with ModelWriter(
+            destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
+        ) as writer:
+            estimate = estimate_bytes(recipe)
+            _encode_all(stored, recipe, writer, threads, progress, estimate)
+            root = writer.finish(stored.config | {"quantization_config": quantization_config(plan)}, side_files(source))
+        source_bytes = stored.size_bytes
+    with open_model(destination) as packed:
+        bits = count_bits(packed)
+        file_bytes = packed.size_bytes
+    return QuantizeResult(
+        scheme=plan.default.text,
+        bpw=bits.bpw,
+        bpw_file=bits.bpw_file,
+        file_bytes=file_bytes,
+        seconds=time.monotonic() - started,
+        peak_rss_bytes=peak_rss_bytes(),
+        parts=bits.parts,
+        root=root,
+        source_bytes=source_bytes,
+        estimate_bytes=estimate,
+        quantized_weights=bits.quantized_weights,
+        parameters=bits.parameters,
+        modules=len(recipe.packed),
+        kept=recipe.kept,
+        notes=recipe.notes,
+    )
+
+
+def quantization_config(plan: Plan) -> dict[str, Any]:
+    """The entry of `config.json` by which transformers finds the plug-in."""
+    return {"quant_method": "kbit", "version": CONFIG_VERSION, **plan.to_json()}
+
+
+def _encode_all(stored: StoredModel, recipe: Recipe, writer: ModelWriter, threads: int, progress: bool | None, estimate: int) -> None:
+    pending = list(writer.pending())
+    sizes = {name: _weights_of(recipe, name) for name in pending}
+    if progress is not False and sys.stderr is not None:
+        print(f"quantize: memory estimate {estimate / 1e6:.0f} MB, for a model of {stored.size_bytes / 1e6:.0f} MB", file=sys.stderr)
+    with Progress(sum(sizes.values()), "weights", "quantize", enabled=progress) as line:
+        for name in pending:
+            if name in recipe.packed:
+                writer.put_quantized(name, encode_unit(stored, recipe.packed[name], threads=threads))
+            else:
+                for begin, rows in plain_pieces(stored, recipe.plain[name]):
+                    writer.put_rows(name, begin, rows)
+            line.advance(sizes[name], name)
+
+
+def _weights_of(recipe: Recipe, name: str) -> int:
+    return math.prod(recipe.packed[name].shape if name in recipe.packed else recipe.plain[name].shape)
+
+
+def _manifest(stored: StoredModel, recipe: Recipe, plan: Plan) -> Manifest:
+    modules = {name: _module(unit) for name, unit in recipe.packed.items()}
+    base = str(stored.config.get("_name_or_path") or "")
+    return Manifest(plan=plan, modules=modules, ties=dict(recipe.ties), base_model=base)
+
+
+def _module(unit: PackUnit) -> Module:
+    return Module(unit.scheme, unit.shape, unit.kind)
+
+
+def _source_digest(stored: StoredModel) -> str:
+    """Changes when any weight file does: by name, size, time of change and the header that says where each tensor lies.
+
+    Reading every byte as well would double the reading of a large model for a danger that the time of change already shows.
+    """
+    lines = []
+    for name, container in sorted(stored.containers.items()):
+        status = container.path.stat()
+        entries = [(tensor, *container.entry(tensor)) for tensor in container.names()]
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns} {entries}")
+    config = sorted((key, repr(value)) for key, value in stored.config.items())
+    return digest_bytes("\n".join([*lines, repr(config)]).encode())

@@ -1,0 +1,263 @@
+"""`QuantizedTensor`: codes, scales and codebook of one tensor, in the very arrays that files store and kernels read.
+
+    part                 dtype     shape (a stack of E matrices has a leading [E], except for `weight` and `weight_codebook`)
+    weight               uint8     [bytes]               packed planes, E matrices one after another
+    weight_scale         uint16 fp16, uint8 e4m3, int8 dq8   [tiles, groups, 16]
+    weight_super_scale   float32   [1] e4m3, [tiles] dq8, absent with fp16
+    weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
+    weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kbit.core.errors import DTypeError, FormatError, NumericsError, SchemeError, ShapeError
+from kbit.core.scheme import Scheme
+from kbit.grids import is_data_dependent, levels_for
+from kbit.tensor.blocks import BlockLayout, expand_groups, logical_shape
+from kbit.tensor.packing import check_codes, packed_bytes, unpack
+from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
+
+__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes"]
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+_ROWS_AT_ONCE = 1024
+
+
+def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Stored parts of a tensor of logical `shape`: name → (shape, dtype), `weight` first.
+
+    Raises:
+        SchemeError: the scheme leaves the tensor in 16 bits.
+        ShapeError: neither [rows, cols] nor [matrices, rows, cols].
+    """
+    fitted = is_data_dependent(scheme)
+    matrices, rows, cols = logical_shape(shape)
+    layout = BlockLayout.of(scheme, rows, cols)
+    stack = (matrices,) if len(shape) == 3 else ()
+    parts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "weight": ((matrices * packed_bytes(rows, cols, scheme.bits),), np.dtype(np.uint8)),
+        "weight_scale": (stack + layout.scale_shape, SCALE_DTYPES[scheme.scale_dtype]),
+    }
+    if scheme.scale_dtype != "fp16":
+        supers = 1 if scheme.scale_dtype == "e4m3" else layout.tiles
+        parts["weight_super_scale"] = ((*stack, supers), np.dtype(np.float32))
+    if not scheme.symmetric:
+        parts["weight_zero"] = (stack + layout.scale_shape, np.dtype(np.uint8))
+    if fitted:
+        parts["weight_codebook"] = ((1 << scheme.bits,), np.dtype(np.float32))
+    return parts
+
+
+@lru_cache(maxsize=64)
+def _fixed_levels(scheme: Scheme) -> Float32:
+    levels = levels_for(scheme)
+    levels.flags.writeable = False
+    return levels
+
+
+def pad_codebook(levels: Float32, bits: int) -> Float32:
+    """Levels as stored: 2^bits entries, the last level repeated."""
+    if not 1 <= levels.size <= 1 << bits:
+        raise ShapeError(f"expected 1…{1 << bits} levels, got {levels.size}")
+    return np.pad(np.asarray(levels, np.float32), (0, (1 << bits) - levels.size), mode="edge")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedTensor:
+    """One tensor in k bits: w ≈ scale · (levels[code] − zero_point).
+
+    Shapes and dtypes of the parts are checked here; their contents, which may come from anywhere, by `validate`.
+
+    Attributes:
+        scheme: how it is encoded.
+        shape: logical shape, (rows, cols) or (matrices, rows, cols).
+        weight: packed planes.
+        scale: stored scales.
+        super_scale: what the stored scales are multiples of (e4m3, dq8).
+        zero_point: integers in level units (asymmetric schemes).
+        codebook: fitted levels; None where they follow from the scheme.
+    """
+
+    scheme: Scheme
+    shape: tuple[int, ...]
+    weight: Bytes
+    scale: Array
+    super_scale: Float32 | None = None
+    zero_point: Bytes | None = None
+    codebook: Float32 | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        _check_parts(self.scheme, self.shape, self.parts())
+
+    @classmethod
+    def from_parts(cls, scheme: Scheme, shape: tuple[int, ...], parts: Mapping[str, Array]) -> Self:
+        """Tensor of its stored parts.
+
+        Raises:
+            ShapeError, DTypeError: a part that is missing, unexpected, or of another shape or dtype.
+        """
+        _check_parts(scheme, shape, parts)
+        return cls(
+            scheme,
+            shape,
+            parts["weight"],
+            parts["weight_scale"],
+            parts.get("weight_super_scale"),
+            parts.get("weight_zero"),
+            parts.get("weight_codebook"),
+        )
+
+    def parts(self) -> dict[str, Array]:
+        """Arrays as stored, by name."""
+        parts = {
+            "weight": self.weight,
+            "weight_scale": self.scale,
+            "weight_super_scale": self.super_scale,
+            "weight_zero": self.zero_point,
+            "weight_codebook": self.codebook,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def levels(self) -> Float32:
+        """Distinct levels, ascending float32 [n], n ≤ 2^bits; read-only."""
+        if self.codebook is None:
+            return _fixed_levels(self.scheme)
+        distinct = self.codebook[: int(np.count_nonzero(self.codebook != self.codebook[-1])) + 1].view()
+        distinct.flags.writeable = False
+        return distinct
+
+    def matrices(self) -> "list[QuantizedTensor]":
+        """The tensor itself, or each matrix of a stack, in shared memory."""
+        if len(self.shape) == 2:
+            return [self]
+        count, rows, cols = self.shape
+        planes = self.weight.reshape(count, -1)
+        return [
+            QuantizedTensor(
+                self.scheme,
+                (rows, cols),
+                planes[i],
+                self.scale[i],
+                None if self.super_scale is None else self.super_scale[i],
+                None if self.zero_point is None else self.zero_point[i],
+                self.codebook,
+            )
+            for i in range(count)
+        ]
+
+    def codes(self) -> Bytes:
+        """Unpacked codes, uint8 of the logical shape."""
+        unpacked = [unpack(matrix.weight, *_sizes(matrix), self.scheme.bits) for matrix in self.matrices()]
+        return unpacked[0] if len(self.shape) == 2 else np.stack(unpacked)
+
+    def dequantize(self, dtype: npt.DTypeLike = np.float32) -> Array:
+        """The tensor as numbers of `dtype`: scale · (level − zero_point) in float32, then rounded to `dtype`."""
+        if np.dtype(dtype).kind != "f":
+            raise DTypeError(f"expected a floating-point dtype, got {np.dtype(dtype)}")
+        out = np.empty(self.shape, dtype)
+        for matrix, target in zip(self.matrices(), out.reshape(-1, *self.shape[-2:]), strict=True):
+            _dequantize_into(matrix, target)
+        return out
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts().values())
+
+    @property
+    def bpw(self) -> float:
+        """Bits a weight of the bytes really stored: codes, scales, zero points, codebook and padding."""
+        return self.size_bytes * 8 / float(np.prod(self.shape, dtype=np.float64))
+
+    def bits_breakdown(self) -> dict[str, float]:
+        """Bits a weight by what they are spent on; they add up to `bpw`. Padding is that of all parts."""
+        matrices, rows, cols = logical_shape(self.shape)
+        weights = matrices * rows * cols
+        per_group = matrices * rows * BlockLayout.of(self.scheme, rows, cols).groups * 8
+        used = {
+            "codes": weights * self.scheme.bits,
+            "scales": per_group * self.scale.itemsize + (0 if self.super_scale is None else self.super_scale.nbytes * 8),
+            "zero_points": 0 if self.zero_point is None else per_group,
+            "codebook": 0 if self.codebook is None else self.codebook.nbytes * 8,
+        }
+        used["padding"] = self.size_bytes * 8 - sum(used.values())
+        return {name: bits / weights for name, bits in used.items()}
+
+    def validate(self) -> None:
+        """Refuse contents that no encoder writes; called before any kernel sees a tensor from a file.
+
+        Raises:
+            FormatError: a code or zero point beyond the levels, or padding that is not 0.
+            NumericsError: a scale, super-scale or level that is not finite, or levels that do not ascend.
+        """
+        self._validate_codebook()
+        self._validate_scales()
+        n_levels = self.levels.size
+        if self.zero_point is not None and int(self.zero_point.max()) >= n_levels:
+            raise FormatError(f"expected zero points below {n_levels}, got {int(self.zero_point.max())}")
+        for index, matrix in enumerate(self.matrices()):
+            if not check_codes(matrix.weight, *_sizes(matrix), self.scheme.bits, n_levels):
+                raise FormatError(f"expected codes below {n_levels} and padding of 0 in matrix {index}, got others")
+
+    def _validate_codebook(self) -> None:
+        if self.codebook is None:
+            return
+        if not np.isfinite(self.codebook).all():
+            raise NumericsError("expected a codebook of finite levels, got NaN or Inf")
+        if (np.diff(self.levels) <= 0).any() or (self.codebook[self.levels.size :] != self.codebook[-1]).any():
+            raise NumericsError("expected a codebook of ascending levels, of which only the last may repeat")
+
+    def _validate_scales(self) -> None:
+        if self.super_scale is not None and not (np.isfinite(self.super_scale) & (self.super_scale >= 0)).all():
+            raise NumericsError("expected super-scales that are finite and not negative")
+        values = decode_scale(self.scale, self.super_scale, self.scheme.scale_dtype)
+        if not np.isfinite(values).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            raise NumericsError(f"expected finite scales, got {values[place]} at {list(place)} of {list(values.shape)}")
+        _, rows, cols = logical_shape(self.shape)
+        used = rows - (BlockLayout.of(self.scheme, rows, cols).tiles - 1) * self.scale.shape[-1]
+        for part in (self.scale, self.zero_point):
+            if part is not None and part[..., -1, :, used:].any():
+                raise FormatError("expected 0 in the rows that pad the last tile of scales and zero points")
+
+
+def _sizes(matrix: QuantizedTensor) -> tuple[int, int]:
+    return matrix.shape[-2], matrix.shape[-1]
+
+
+def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
+    rows, cols = _sizes(matrix)
+    scale, levels = scale_values(matrix), matrix.levels
+    for begin in range(0, rows, _ROWS_AT_ONCE):
+        end = min(begin + _ROWS_AT_ONCE, rows)
+        tiles = slice(begin // 16, -(-end // 16))
+        values = levels[unpack(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)]
+        if matrix.zero_point is not None:
+            values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
+        values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))
+        out[begin:end] = values
+
+
+def _check_parts(scheme: Scheme, shape: tuple[int, ...], parts: Mapping[str, Array]) -> None:
+    if not isinstance(scheme, Scheme):
+        raise SchemeError(f"expected a Scheme, got {type(scheme).__name__}")
+    expected = part_shapes(scheme, shape)
+    if set(parts) != set(expected):
+        raise ShapeError(f"expected the parts {', '.join(expected)} for {scheme.text}, got {', '.join(sorted(parts)) or 'none'}")
+    for name, (part_shape, dtype) in expected.items():
+        part = parts[name]
+        if not isinstance(part, np.ndarray) or part.dtype != dtype:
+            raise DTypeError(f"expected {name} of {dtype}, got {getattr(part, 'dtype', type(part).__name__)}")
+        if part.shape != part_shape:
+            raise ShapeError(f"expected {name} of shape {list(part_shape)}, got {list(part.shape)}")

@@ -1,0 +1,49 @@
+"""SVG charts are well-formed, hold every point with its tooltip, and place equal factors at equal steps."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from kbit.cli.svg import Panel, Point, Series, standalone, svg_panel
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+
+
+def _panel(*ys: float, **changes: object) -> Panel:
+    points = tuple(Point(float(x), y, f"point <{x}> & more") for x, y in enumerate(ys))
+    return Panel("A & B", "x", "y", (Series("one <1>", points),), **changes)  # type: ignore[arg-type]
+
+
+def test_is_well_formed_and_escapes_text() -> None:
+    root = ElementTree.fromstring(svg_panel(_panel(1.0, 10.0, 100.0, marked=Point(1.0, 10.0, "k = <4>"), baseline=(2.0, "16 & bits"))))
+    titles = [element.text for element in root.iter(NAMESPACE + "title")]
+    assert titles == [f"point <{x}> & more" for x in range(3)]
+    texts = {element.text for element in root.iter(NAMESPACE + "text")}
+    assert {"A & B", "one <1>", "k = <4>", "16 & bits", "x", "y"} <= texts
+
+
+def test_equal_factors_are_equal_steps() -> None:
+    root = ElementTree.fromstring(svg_panel(_panel(1.0, 10.0, 100.0)))
+    line = next(iter(root.iter(NAMESPACE + "polyline"))).attrib["points"]
+    heights = [float(place.split(",")[1]) for place in line.split()]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("ys", [(1.0,), (5.0, 5.0), (0.0, 1.0, float("inf")), (1e-5, 1e5), (48.2, 48.9)])
+def test_draws_whatever_comes(ys: tuple[float, ...]) -> None:
+    text = svg_panel(_panel(*ys))
+    ElementTree.fromstring(text)
+    assert not re.search(r"\bnan\b|\binf\b", text)
+
+
+def test_nothing_to_draw_is_said() -> None:
+    assert "nothing to draw" in svg_panel(_panel(0.0))
+
+
+def test_standalone_has_its_style_and_refers_to_nothing_outside() -> None:
+    text = standalone([_panel(1.0, 2.0), _panel(3.0, 4.0)])
+    root = ElementTree.fromstring(text)
+    assert len(list(root.iter(NAMESPACE + "style"))) == 1
+    assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]

@@ -1,0 +1,360 @@
+import json
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kbit.core.errors import SchemeError
+from kbit.core.scheme import DEFAULT_EXPONENT_BITS, GRIDS, KEEP, Plan, Scheme
+
+MANY = settings(deadline=None, max_examples=150)
+GROUPS = st.just(-1) | st.integers(1, 64).map(lambda n: 16 * n)
+NF4, INT8, LOG3 = Scheme("nf", 4), Scheme("int", 8), Scheme("log", 3)
+
+
+@st.composite
+def schemes(draw):
+    """Every scheme there is."""
+    if draw(st.integers(0, 19)) == 0:
+        return KEEP
+    grid = draw(st.sampled_from(sorted(GRIDS)))
+    bits = draw(st.sampled_from(GRIDS[grid]))
+    values = {"group_size": draw(GROUPS), "scale_search": draw(st.sampled_from(["absmax", "mse"]))}
+    values["scale_dtype"] = draw(st.sampled_from(["fp16", "e4m3", "dq8"]))
+    if grid == "float":
+        values["exponent_bits"] = draw(st.none() | st.integers(1, min(5, bits - 1)))
+    if grid == "log":
+        values["per_octave"] = draw(st.none() | st.integers(1, 16))
+    if grid == "int":
+        values["symmetric"] = draw(st.booleans())
+    return Scheme(grid, bits, **values)
+
+
+@st.composite
+def plans(draw):
+    patterns = st.sampled_from([r"layers\.0\.", "mlp", "^lm_head$", "(q|k)_proj", ""])
+    rules = draw(st.lists(st.tuples(patterns, schemes()), max_size=3))
+    return Plan(draw(schemes()), draw(schemes()), draw(schemes()), tuple(rules), tuple(draw(st.lists(patterns, max_size=2))))
+
+
+# ---- Scheme: three forms of one value
+
+
+@MANY
+@given(schemes())
+def test_text_and_json_give_the_scheme_back(scheme):
+    assert Scheme.parse(scheme.text) == scheme
+    assert Scheme.parse(f" {scheme} \n") == scheme
+    assert Scheme.from_json(json.loads(json.dumps(scheme.to_json()))) == scheme
+
+
+@MANY
+@given(schemes(), schemes())
+def test_equal_schemes_have_equal_texts_and_only_they(one, other):
+    assert (one == other) == (one.text == other.text) == (one.to_json() == other.to_json())
+    assert one != other or hash(one) == hash(other)
+
+
+@MANY
+@given(schemes(), st.randoms())
+def test_options_may_come_in_any_order(scheme, random):
+    head, *options = scheme.text.split(":")
+    random.shuffle(options)
+    assert Scheme.parse(":".join([head, *options])) == scheme
+
+
+@MANY
+@given(st.text(alphabet="nfintlogea0123456789:gr-msyqdx16 ") | st.text())
+def test_any_text_is_a_scheme_or_a_scheme_error(text):
+    try:
+        scheme = Scheme.parse(text)
+    except SchemeError:
+        return
+    assert Scheme.parse(scheme.text) == scheme
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "values"),
+    [
+        ("nf4:g64", "nf4:g64", ("nf", 4)),
+        ("nf4", "nf4:g64", ("nf", 4)),
+        ("int3:g128:asym:mse", "int3:g128:asym:mse", ("int", 3, None, None, 128, False, "mse")),
+        ("int3:mse:asym:g128", "int3:g128:asym:mse", ("int", 3, None, None, 128, False, "mse")),
+        ("float4e2:g32:e4m3", "float4e2:g32:e4m3", ("float", 4, 2, None, 32, True, "absmax", "e4m3")),
+        ("float8", "float8e4:g64", ("float", 8, 4)),
+        ("log4r2:g64", "log4r2:g64", ("log", 4, None, 2)),
+        ("log4r1", "log4:g64", ("log", 4, None, 1)),
+        ("kmeans3:g128", "kmeans3:g128", ("kmeans", 3, None, None, 128)),
+        ("int8:g-1", "int8:g-1", ("int", 8, None, None, -1)),
+        ("nf2:dq8", "nf2:g64:dq8", ("nf", 2, None, None, 64, True, "absmax", "dq8")),
+        ("nf2:fp16", "nf2:g64", ("nf", 2)),
+        ("16", "16", ("none", 16)),
+    ],
+)
+def test_texts_of_the_documentation(text, canonical, values):
+    scheme = Scheme.parse(text)
+    assert scheme == Scheme(*values)
+    assert (scheme.text, str(scheme)) == (canonical, canonical)
+
+
+def test_details_left_out_are_filled_in():
+    for bits in GRIDS["float"]:
+        assert Scheme("float", bits).exponent_bits == DEFAULT_EXPONENT_BITS[bits]
+    assert Scheme("log", 4) == Scheme("log", 4, per_octave=1)
+    assert set(DEFAULT_EXPONENT_BITS) == set(GRIDS["float"])
+
+
+def test_sixteen_leaves_a_tensor_alone():
+    assert KEEP.is_none
+    assert KEEP.text == "16"
+    assert not NF4.is_none
+    assert Scheme.parse("16") == KEEP
+
+
+def test_a_scheme_does_not_change():
+    with pytest.raises(FrozenInstanceError):
+        NF4.bits = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read scheme '': expected a grid and its bits first, such as 'nf4'; known: dynamic, float"),
+        ("nf", "cannot read scheme 'nf': expected a grid and its bits first, such as 'nf4'; did you mean 'nf'"),
+        ("4nf", "cannot read scheme '4nf'"),
+        ("NF4", "cannot read scheme 'NF4'"),
+        ("nf 4", "cannot read scheme 'nf 4'"),
+        ("nf4.0", "cannot read scheme"),
+        ("nf-4", "cannot read scheme"),
+        ("nf٤", "cannot read scheme"),
+        ("float4e2r3", "cannot read scheme"),
+        ("16:g64", "cannot read scheme '16:g64'"),
+        ("flaot4", "unknown grid 'flaot': did you mean 'float'"),
+        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, quantile"),
+        ("none16", "unknown grid 'none'"),
+        ("nf0", "grid 'nf' is defined for 1…8 bits, got 0"),
+        ("nf9", "grid 'nf' is defined for 1…8 bits, got 9"),
+        ("float1", "grid 'float' is defined for 2…8 bits, got 1"),
+        ("nf" + "9" * 5000, "grid 'nf' is defined for 1…8 bits, got 9999999999"),
+        ("nf4:", "unknown option '' in scheme 'nf4:'"),
+        ("nf4:g64:", "unknown option ''"),
+        ("nf4:asim", "unknown option 'asim' in scheme 'nf4:asim': did you mean 'asym'?"),
+        ("nf4:g", "unknown option 'g'"),
+        ("nf4:g٦٤", "unknown option 'g٦٤'"),
+        ("nf4:g6.4", "unknown option 'g6.4'"),
+        ("nf4:g" + "1" * 5000, "unknown option 'g111"),
+        ("nf4:g0", "group_size must be -1 or a multiple of 16 in 16…1024, got 0"),
+        ("nf4:g8", "group_size must be -1 or a multiple of 16 in 16…1024, got 8"),
+        ("nf4:g100", "group_size must be -1 or a multiple of 16 in 16…1024, got 100"),
+        ("nf4:g2048", "group_size must be -1 or a multiple of 16 in 16…1024, got 2048"),
+        ("nf4:g-2", "group_size must be -1 or a multiple of 16 in 16…1024, got -2"),
+        ("nf4:g64:g64", "scheme 'nf4:g64:g64' gives group_size twice"),
+        ("nf4:fp16:dq8", "scheme 'nf4:fp16:dq8' gives scale_dtype twice"),
+        ("int4:asym:asym", "gives symmetric twice"),
+        ("nf4:mse:mse", "gives scale_search twice"),
+        ("nf4:asym", "'asym' is defined for the int grid only, got 'nf'"),
+        ("nf4e2", "exponent bits belong to the float grid, not to 'nf'"),
+        ("float4r2", "levels per octave belong to the log grid, not to 'float'"),
+        ("float4e0", "float4 takes 1…3 exponent bits, got 0"),
+        ("float4e4", "float4 takes 1…3 exponent bits, got 4"),
+        ("float8e6", "float8 takes 1…5 exponent bits, got 6"),
+        ("log4r0", "log grids take 1…16 levels per octave, got 0"),
+        ("log4r17", "log grids take 1…16 levels per octave, got 17"),
+        ("log4r00010000", "log grids take 1…16 levels per octave, got 10000"),  # not its first digits
+        ("log4r" + "1" * 5000, "log grids take 1…16 levels per octave, got 1111111111"),
+    ],
+)
+def test_texts_that_are_no_scheme_are_answered(text, message):
+    with pytest.raises(SchemeError) as caught:
+        Scheme.parse(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, 4, b"nf4", ["nf4"], NF4], ids=repr)
+def test_parse_takes_a_text(text):
+    with pytest.raises(SchemeError, match=f"a scheme is a text such as 'nf4:g64', got {type(text).__name__}"):
+        Scheme.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grid": None}, "unknown grid None: known: "),
+        ({"grid": 4}, "unknown grid 4: known: "),
+        ({"grid": ["nf"]}, "unknown grid ['nf']: did you mean 'nf'?"),
+        ({"bits": 4.0}, "grid 'nf' is defined for 1…8 bits, got 4.0"),
+        ({"bits": True}, "grid 'nf' is defined for 1…8 bits, got True"),
+        ({"bits": "4"}, "grid 'nf' is defined for 1…8 bits, got '4'"),
+        ({"group_size": 64.0}, "group_size must be -1 or a multiple of 16 in 16…1024, got 64.0"),
+        ({"group_size": True}, "group_size must be"),
+        ({"group_size": None}, "group_size must be"),
+        ({"symmetric": 0}, "symmetric must be true or false, got 0"),
+        ({"symmetric": None}, "symmetric must be true or false, got None"),
+        ({"scale_search": "max"}, "scale_search must be absmax or mse, got 'max'"),
+        ({"scale_search": ["mse"]}, "scale_search must be absmax or mse, got ['mse']"),
+        ({"scale_dtype": "fp8"}, "scale_dtype must be fp16, e4m3 or dq8, got 'fp8'"),
+        ({"exponent_bits": 2}, "exponent bits belong to the float grid, not to 'nf'"),
+        ({"per_octave": 2}, "levels per octave belong to the log grid, not to 'nf'"),
+        ({"grid": "float", "exponent_bits": 2.0}, "float4 takes 1…3 exponent bits, got 2.0"),
+        ({"grid": "float", "exponent_bits": True}, "float4 takes 1…3 exponent bits, got True"),
+        ({"grid": "log", "per_octave": "2"}, "log grids take 1…16 levels per octave, got '2'"),
+        ({"grid": "none"}, "scheme '16' takes no options"),
+        ({"grid": "none", "bits": 16.0}, "scheme '16' takes no options"),
+        ({"grid": "none", "bits": 16, "group_size": 128}, "scheme '16' takes no options"),
+        ({"grid": "none", "bits": 16, "symmetric": 1}, "scheme '16' takes no options"),
+    ],
+)
+def test_values_that_are_no_scheme_are_answered_from_python_and_from_json(values, message):
+    values = {"grid": "nf", "bits": 4} | values
+    for make in (lambda: Scheme(**values), lambda: Scheme.from_json({"version": 1} | values)):
+        with pytest.raises(SchemeError) as caught:
+            make()
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "a scheme is a JSON object, got list"),
+        ("nf4", "a scheme is a JSON object, got str"),
+        (None, "a scheme is a JSON object, got NoneType"),
+        ({"grid": "nf", "bits": 4}, "scheme version None is not readable here; expected 1"),
+        ({"version": 2, "grid": "nf", "bits": 4}, "scheme version 2 is not readable here; expected 1"),
+        ({"version": True, "grid": "nf", "bits": 4}, "scheme version True is not readable"),
+        ({"version": 1.0, "grid": "nf", "bits": 4}, "scheme version 1.0 is not readable"),
+        ({"version": 1, "grid": "nf"}, "scheme lacks 'bits'"),
+        ({"version": 1, "bits": 4}, "scheme lacks 'grid'"),
+        ({"version": 1, "grid": "nf", "bits": 4, "groupsize": 64}, "unknown scheme key 'groupsize': did you mean 'group_size'?"),
+        ({"version": 1, "grid": "nf", "bits": 4, 7: 64}, "unknown scheme key 7: known: "),
+    ],
+)
+def test_json_that_is_no_scheme_is_answered(value, message):
+    with pytest.raises(SchemeError) as caught:
+        Scheme.from_json(value)
+    assert message in str(caught.value)
+
+
+def test_json_names_every_field():
+    assert NF4.to_json() == {
+        "version": 1,
+        "grid": "nf",
+        "bits": 4,
+        "exponent_bits": None,
+        "per_octave": None,
+        "group_size": 64,
+        "symmetric": True,
+        "scale_search": "absmax",
+        "scale_dtype": "fp16",
+    }
+    assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
+
+
+# ---- Plan
+
+
+@MANY
+@given(plans())
+def test_json_gives_the_plan_back(plan):
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert hash(Plan.from_json(plan.to_json())) == hash(plan)
+
+
+def test_a_plan_of_anything_that_names_a_scheme():
+    plan = Plan(NF4, INT8)
+    assert Plan.of(plan) is plan
+    assert Plan.of(NF4) == Plan.of("nf4:g64") == Plan(NF4, KEEP, KEEP)
+    with pytest.raises(SchemeError, match="a scheme is a text such as 'nf4:g64', got int"):
+        Plan.of(4)
+
+
+def test_the_first_that_matches_decides():
+    plan = Plan(
+        default=NF4,
+        embedding=INT8,
+        head=LOG3,
+        rules=((r"\.0\.", INT8), (r"mlp", LOG3), (r"norm_embed", NF4)),
+        skip=(r"\.9\.", "router"),
+    )
+    cases = [
+        ("layers.1.attention", "linear", NF4),
+        ("layers.0.attention", "linear", INT8),  # a rule before the default
+        ("layers.1.mlp.up", "linear", LOG3),
+        ("layers.0.mlp.up", "linear", INT8),  # the first of two rules
+        ("layers.9.mlp.up", "linear", KEEP),  # skip before rules
+        ("layers.1.mlp.router", "linear", KEEP),
+        ("tokens", "embedding", INT8),
+        ("norm_embed", "embedding", NF4),  # a rule before the kind
+        ("router", "embedding", KEEP),  # skip before the kind
+        ("lm_head", "head", LOG3),
+        ("mlp_head", "head", LOG3),
+        ("layers.1.conv", "conv1d", NF4),
+        ("layers.1.conv", "conv2d", NF4),
+        ("layers.1.experts", "experts", NF4),
+    ]
+    assert [(name, kind, plan.scheme_for(name, kind)) for name, kind, _ in cases] == cases
+
+
+@given(st.sampled_from(["linear", "embedding", "head", "conv1d", "conv2d", "experts"]), st.text())
+def test_a_plain_plan_goes_by_kind(kind, name):
+    expected = {"embedding": INT8, "head": LOG3}.get(kind, NF4)
+    assert Plan(NF4, INT8, LOG3).scheme_for(name, kind) == expected
+
+
+def test_with_default_keeps_the_rest():
+    plan = Plan(NF4, INT8, LOG3, (("a", INT8),), ("b",))
+    assert plan.with_default(INT8) == Plan(INT8, INT8, LOG3, (("a", INT8),), ("b",))
+    assert plan.default == NF4
+
+
+def test_lists_become_tuples_so_that_a_plan_can_be_hashed():
+    assert Plan(NF4, rules=[["a", INT8]], skip=["b"]) == Plan(NF4, rules=(("a", INT8),), skip=("b",))
+    assert hash(Plan(NF4, rules=[["a", INT8]], skip=["b"])) == hash(Plan(NF4, rules=(("a", INT8),), skip=("b",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"default": "nf4"}, "a plan holds schemes (Scheme.parse reads a text), got 'nf4'"),
+        ({"embedding": None}, "a plan holds schemes (Scheme.parse reads a text), got None"),
+        ({"rules": (("a", "nf4"),)}, "a plan holds schemes (Scheme.parse reads a text), got 'nf4'"),
+        ({"rules": (("a", NF4, 1),)}, "plan rules are (pattern, scheme) pairs, got "),
+        ({"rules": "ab"}, "plan rules are (pattern, scheme) pairs, got 'ab'"),
+        ({"rules": {"a": NF4}}, "plan rules are (pattern, scheme) pairs, got "),
+        ({"skip": "abc"}, "plan skip is a list of patterns, got 'abc'"),
+        ({"skip": (b"abc",)}, "a plan pattern is a text, got b'abc'"),
+        ({"rules": ((None, NF4),)}, "a plan pattern is a text, got None"),
+        ({"skip": ("(",)}, "plan pattern '(' is not a regular expression: missing ), unterminated subpattern"),
+        ({"rules": (("a{99999999999}", NF4),)}, "plan pattern 'a{99999999999}' is not a regular expression: "),
+        ({"skip": ("(" * 20_000 + ")" * 20_000,)}, "is not a regular expression: "),
+    ],
+)
+def test_values_that_are_no_plan_are_answered(values, message):
+    with pytest.raises(SchemeError) as caught:
+        Plan(**{"default": NF4} | values)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "a plan is a JSON object with a 'default' scheme"),
+        ({}, "a plan is a JSON object with a 'default' scheme"),
+        ({"default": 4}, "a scheme is a text such as 'nf4:g64', got int"),
+        ({"default": "nf44"}, "grid 'nf' is defined for 1…8 bits, got 44"),
+        ({"default": "nf4", "embedding": None}, "a scheme is a text such as 'nf4:g64', got NoneType"),
+        ({"default": "nf4", "heads": "16"}, "unknown plan key 'heads': did you mean 'head'?"),
+        ({"default": "nf4", 1: "16"}, "unknown plan key 1: known: "),
+        ({"default": "nf4", "rules": {"a": "nf4"}}, "plan 'rules' is a list of [pattern, scheme] pairs"),
+        ({"default": "nf4", "rules": [["a"]]}, "plan 'rules' is a list of [pattern, scheme] pairs"),
+        ({"default": "nf4", "rules": [[1, "nf4"]]}, "a plan pattern is a text, got 1"),
+        ({"default": "nf4", "rules": [["a", 4]]}, "a scheme is a text such as 'nf4:g64', got int"),
+        ({"default": "nf4", "skip": "abc"}, "plan 'skip' is a list of patterns"),
+        ({"default": "nf4", "skip": [["a"]]}, "a plan pattern is a text, got ['a']"),
+        ({"default": "nf4", "skip": ["["]}, "plan pattern '[' is not a regular expression: "),
+    ],
+)
+def test_json_that_is_no_plan_is_answered(value, message):
+    with pytest.raises(SchemeError) as caught:
+        Plan.from_json(value)
+    assert message in str(caught.value)
