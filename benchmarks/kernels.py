@@ -3,8 +3,9 @@
     python benchmarks/kernels.py                      every k, 1B and 8B shapes, 1 and 2 threads, batch 1 and prefill
     python benchmarks/kernels.py --models 1b --bits 2 3 4 8 --json benchmarks/results/kernels.json
 
-Batch 1: every matrix is copied until the copies exceed the caches several times, and each pass reads all of them, so that weights come from memory.
-A plain reading loop is probed before each pass: the share of the roof is the median over rounds of (bytes read / time) / (the probe of that round).
+Batch 1: every matrix is copied until the copies exceed the caches several times, and each pass reads all of them, so that weights
+come from memory. A plain reading loop is probed around each pass: the share of the roof is the median over rounds of
+(bytes read / time) / (the probe of that round).
 Prefill: 512 tokens against one matrix, beside the int8 roof (the instruction set's dot products on registers).
 Peers run in the same rounds, on copies of their own: torch's int4pack (bf16) and int8pack, bitsandbytes NF4, fp32 and bf16 linear.
 """
@@ -14,12 +15,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 
+import machine
 from kbit import native
 from kbit.core.scheme import Scheme
 from kbit.encode.nearest import encode
@@ -65,6 +67,7 @@ class Streamed:
         self.y = np.empty((1, shape[0]), np.float32)
 
     def run(self, threads: int) -> None:
+        """One pass over all copies."""
         for matrix in self.matrices:
             matrix.matmul_pointers(self.x.ctypes.data, self.y.ctypes.data, 1, threads=threads)
 
@@ -72,7 +75,7 @@ class Streamed:
 def torch_peers(shape: tuple[int, int], tokens: int, stream_bytes: int) -> Iterator[tuple[str, int, int, Pass]]:
     """(name, bytes of a matrix, copies, one pass over all copies) of every peer that is installed."""
     import torch
-    import torch.nn.functional as F
+    from torch.nn.functional import linear as dense
 
     rows, cols = shape
     weight = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
@@ -80,11 +83,11 @@ def torch_peers(shape: tuple[int, int], tokens: int, stream_bytes: int) -> Itera
     xh = x.bfloat16()
 
     def copies_of(size: int) -> int:
-        return max(1 if tokens > 1 else 2, -(-stream_bytes // size)) if tokens == 1 else 1
+        return max(2, -(-stream_bytes // size)) if tokens == 1 else 1
 
     def linear(values: Any, activations: Any) -> Pass:
         held = [values.clone() for _ in range(copies_of(values.nbytes))]
-        return lambda: [F.linear(activations, w) for w in held] and None
+        return lambda: [dense(activations, w) for w in held] and None
 
     yield "torch fp32", rows * cols * 4, copies_of(rows * cols * 4), linear(weight, x)
     yield "torch bf16", rows * cols * 2, copies_of(rows * cols * 2), linear(weight.bfloat16(), xh)
@@ -138,7 +141,7 @@ def decode_rows(shape_name: str, shape: tuple[int, int], options: argparse.Names
             times, shares, roofs = [], [], []
             for _ in range(options.rounds):
                 before = native.memory_roof(threads)
-                elapsed = seconds(lambda: streamed.run(threads)) / streamed.copies
+                elapsed = seconds(partial(streamed.run, threads)) / streamed.copies
                 roof = (before + native.memory_roof(threads)) / 2
                 times.append(elapsed)
                 roofs.append(roof)
@@ -166,7 +169,7 @@ def prefill_rows(shape_name: str, shape: tuple[int, int], options: argparse.Name
         runs: list[tuple[str, Pass]] = []
         for scheme in (Scheme.parse(f"{grid}{bits}:g{GROUP_SIZE}") for grid in options.grids for bits in options.bits):
             matrix = Streamed(scheme, shape, stream_bytes=0).matrices[0]
-            runs.append((scheme.text, lambda m=matrix: m.matmul_pointers(x.ctypes.data, y.ctypes.data, PREFILL_TOKENS, threads=threads)))
+            runs.append((scheme.text, partial(matrix.matmul_pointers, x.ctypes.data, y.ctypes.data, PREFILL_TOKENS, threads=threads)))
         runs += [(name, run) for name, _, _, run in peers]
         for name, run in runs:
             run()
@@ -205,7 +208,10 @@ def row(
         "roof": statistics.median(roofs),
         "share_of_roof": statistics.median(shares),
     }
-    speed = f"{result['gb_per_s']:6.1f} GB/s of {result['roof']:5.1f}" if size else f"{result['gmac_per_s']:6.1f} G/s of {result['roof']:6.1f}"
+    if size:
+        speed = f"{result['gb_per_s']:6.1f} GB/s of {result['roof']:6.1f}"
+    else:
+        speed = f"{result['gmac_per_s']:6.1f} G/s of {result['roof']:6.1f}"
     print(
         f"{shape_name:12} {shape[0]:>6}×{shape[1]:<6} {name:22} {threads} thr {tokens:>4} tok {result['microseconds']:>10.0f} µs"
         f"  {speed}  {100 * result['share_of_roof']:4.0f} %",

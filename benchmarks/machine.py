@@ -35,7 +35,8 @@ def print_header(title: str) -> dict[str, Any]:
     """Prints and returns the machine's description."""
     facts = describe()
     versions = " ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    print(f"{title}\n{facts['processor']}, {facts['cpus']} CPUs, {facts['memory_gib']} GiB, {facts['isa']}; {versions}; commit {facts['commit']}")
+    hardware = f"{facts['processor']}, {facts['cpus']} CPUs, {facts['memory_gib']} GiB, {facts['isa']}"
+    print(f"{title}\n{hardware}; {versions}; commit {facts['commit']}")
     if facts["load_average"] > 0.5:
         print(f"warning: load average {facts['load_average']:.1f}: the machine is not idle")
     return facts

@@ -112,7 +112,7 @@ def page(text: str) -> str:
     return f"{before}{BEGIN}\n{error_table()}\n{END}{rest.split(END)[1]}"
 
 
-WIDTH, LEFT, PANEL_WIDTH, GAP = 1000, 44, 392, 96
+WIDTH, LEFT, PANEL_WIDTH, GAP = 1000, 56, 392, 104
 TOP, PANEL_HEIGHT, ROW_HEIGHT, TICK = 64, 226, 20, 14
 CAPTION = "One tick a level, divided by the grid’s largest magnitude. Blue: fixed by the scheme. Orange: fitted to data."
 STYLE = (

@@ -24,7 +24,7 @@ void bind_runtime(nb::module_& m) {
   m.def("set_isa", [](const std::string& name) { return select_kernels(name.c_str()); }, nb::arg("name"));
   m.def("threads", &threads::default_count);
   m.def("set_threads", &threads::set_default_count, nb::arg("count"));
-  m.def("memory_roof", &memory_roof, nb::arg("bytes"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
+  m.def("memory_roof", &memory_roof, nb::arg("size_bytes"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
   m.def("int8_roof", &int8_roof, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
 }
 

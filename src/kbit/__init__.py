@@ -74,7 +74,7 @@ class _EncodePackage(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package; the import system sets `kbit.encode` on it when that package has been loaded."""
+    """The package `kbit`; the import system sets `kbit.encode` on it when that package has been loaded."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "encode" and type(value) is ModuleType:

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -217,6 +218,24 @@ def test_links_and_fifos_inside_do_not_stop_the_sync(tmp_path):
     assert names(tmp_path / "out") == ["dangling", "fifo"]
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_names_that_may_not_last_are_changed_back(tmp_path, monkeypatch, exchanges):
+    fill(tmp_path / "out", "old")
+    sync = temporary.sync_directory
+
+    def fail_for_the_parent(path):
+        if path == tmp_path.resolve():
+            raise OSError(errno.EIO, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(temporary, "sync_directory", fail_for_the_parent)
+    if not exchanges:
+        monkeypatch.setattr(temporary, "exchange", lambda first, second: False)
+    with pytest.raises(StorageError, match="cannot write the folder: Input/output error"):
+        fill(tmp_path / "out", "new", overwrite=True)
+    assert (names(tmp_path), (tmp_path / "out" / "data").read_text()) == (["out"], "old")
+
+
 def test_exchange_says_when_it_cannot(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No such file"):
         temporary.exchange(tmp_path / "a", tmp_path / "b")
@@ -310,6 +329,22 @@ print(won)
     processes = [child(["-c", code], tmp_path) for _ in range(3)]
     assert [process.communicate(timeout=120)[0] for process in processes] == ["40\n"] * 3
     assert names(tmp_path) == []
+
+
+def test_a_lock_file_that_its_last_holder_removed_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    flock, calls = fcntl.flock, []
+
+    def flock_after_removal(descriptor, operation):
+        if not calls:
+            (tmp_path / "lock").unlink()  # what the last holder does between our open and our flock
+        calls.append(operation)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_after_removal)
+    with lock(tmp_path / "lock"):
+        assert len(calls) == 2
+        with pytest.raises(StorageError, match="held by process"), lock(tmp_path / "lock"):
+            pytest.fail("the block must not run")
 
 
 def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import DEFAULT_EXPONENT_BITS, GRIDS, KEEP, Plan, Scheme
 
-MANY = settings(deadline=None, max_examples=150)
+MANY = settings(deadline=None, max_examples=60)
 GROUPS = st.just(-1) | st.integers(1, 64).map(lambda n: 16 * n)
 NF4, INT8, LOG3 = Scheme("nf", 4), Scheme("int", 8), Scheme("log", 3)
 

@@ -70,9 +70,10 @@ def test_uniform_model_scores_the_logarithm_of_its_vocabulary(random_text: Text)
 def test_big_vocabularies_are_reduced_a_few_rows_at_a_time() -> None:
     rows = torch.randn(9, 200_000, generator=torch.Generator().manual_seed(0)) * 20
     parts = list(row_slices(rows))
-    assert len(parts) > 1
+    assert len(parts) == 9
+    assert len(list(row_slices(rows[:, :4096]))) == 1
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(9))
-    assert max(part.stop - part.start for part in parts) * 200_000 * 64 <= 32 << 20
+    assert max(part.stop - part.start for part in parts) * 200_000 <= 1 << 18
     targets = np.arange(9) * 20_000
     expected = functional.cross_entropy(rows.double(), torch.from_numpy(targets), reduction="none")
     assert token_nats(rows, targets) == pytest.approx(expected.numpy(), rel=1e-12)

@@ -105,6 +105,11 @@ def test_any_finite_sample_has_levels(weights: np.ndarray, bits: int, weighted: 
     assert np.abs(levels).max() == (1 if weights.any() else 0)
 
 
+def test_the_peak_is_exactly_one_far_from_the_centre() -> None:
+    weights = np.array([0.0, 7.1078223e31, -3.9456345e15, -3.9456344e15])
+    assert levels_of(1, weights)[-1] == 1
+
+
 def test_few_distinct_values_are_the_levels() -> None:
     assert levels_of(2, np.array([0.25, -0.5, 0.25, -0.5, 0.5])).tolist() == [-1, 0.5, 1]
     assert levels_of(4, np.full(9, -0.125)).tolist() == [-1]

@@ -106,4 +106,10 @@ def test_a_configuration_without_scheme_only_loads() -> None:
     config = KbitConfig(dequantize=True)
     assert config.plan is None
     assert config.to_dict() == {"quant_method": "kbit", "version": 1, "dequantize": True}
-    assert config.get_loading_attributes() == {"dequantize": True, "mode": "fast", "requested_plan": None}
+    assert config.get_loading_attributes() == {"dequantize": True}
+
+
+def test_loading_attributes_are_what_was_given() -> None:
+    config = KbitConfig("nf4", mode="exact")
+    assert config.get_loading_attributes() == {"mode": "exact", "requested_plan": config.plan}
+    assert KbitConfig().get_loading_attributes() == {}

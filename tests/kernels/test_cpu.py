@@ -1,6 +1,7 @@
 """Native products against the plain reference, bit for bit, on every instruction set of this machine."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encode.nearest import encode
 from kbit.kernels import PreparedMatrix, matmul_exact, matmul_fast, prepare
+from kbit.tensor.blocks import expand_groups
 from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.scales import scale_values
 
 SHAPES = [(1, 1), (15, 31), (16, 32), (17, 33), (33, 100), (48, 257)]
 SCHEMES = [
@@ -45,7 +48,7 @@ def make(shape: tuple[int, int], text: str) -> QuantizedTensor:
 def test_products_equal_the_reference(isa: str, shape: tuple[int, int], text: str) -> None:
     quantized = make(shape, text)
     matrix = PreparedMatrix(quantized)
-    for tokens in (1, 2, 5):
+    for tokens in (1, 5):
         x = np.random.default_rng(tokens).standard_normal((tokens, shape[1])).astype(np.float32)
         np.testing.assert_array_equal(matrix.matmul(x, mode="exact"), matmul_exact(quantized, x))
         np.testing.assert_array_equal(matrix.matmul(x), matmul_fast(quantized, x, matrix.integer_codebook()))
@@ -54,7 +57,7 @@ def test_products_equal_the_reference(isa: str, shape: tuple[int, int], text: st
 @pytest.mark.parametrize("text", ["nf2:g64", "nf3:g64", "int4:g128:asym", "nf7:g16", "int8:g-1"])
 @pytest.mark.parametrize("tokens", [1, 6])
 def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> None:
-    shape = (1000, 520)
+    shape = (600, 520)
     matrix = PreparedMatrix(make(shape, text))
     x = np.random.default_rng(0).standard_normal((tokens, shape[1])).astype(np.float32)
     before = native.isa()
@@ -83,31 +86,27 @@ def test_fast_mode_stays_within_its_documented_bound(text: str) -> None:
     matrix = PreparedMatrix(quantized)
     x = np.random.default_rng(1).standard_normal((4, 200)).astype(np.float32)
     book = matrix.integer_codebook()
-    group = int(book["activation_group"])  # type: ignore[call-overload]
-    levels = book["base"] + book["step"] * (np.array(book["q"]) - book["centre"])  # type: ignore[operator]
-    level_miss = np.abs(levels - quantized.levels).max()
-    ones = np.ones((1, 200), np.float32)
-    unit = QuantizedTensor.from_parts(quantized.scheme, quantized.shape, quantized.parts())
-    scale = np.abs(unit.dequantize()).sum(axis=1)  # Σ |w| a row
-    largest = np.stack([np.abs(x[:, i : i + group]).max(axis=1).repeat(min(group, 200 - i)) for i in range(0, 200, group)])
-    del largest
-    top = np.abs(x).max(axis=1)
-    from kbit.tensor.blocks import expand_groups
-    from kbit.tensor.scales import scale_values
-
-    scales = np.abs(expand_groups(scale_values(quantized), quantized.scheme, quantized.shape))
-    bound = top[:, None] / 254 * scale[None, :] + (np.abs(x) + top[:, None] / 254) @ (scales * level_miss).T
+    level_miss = np.abs(integer_levels(book) - quantized.levels).max()
+    group = int(str(book["activation_group"]))
+    half_step = np.empty_like(x)
+    for i in range(0, 200, group):
+        half_step[:, i : i + group] = np.abs(x[:, i : i + group]).max(axis=1, keepdims=True)
+    half_step /= 254
+    scales = np.abs(expand_groups(scale_values(quantized), quantized.scheme, (40, 200)))
+    bound = half_step @ np.abs(quantized.dequantize()).T + (np.abs(x) + half_step) @ (scales * level_miss).T
     error = np.abs(matrix.matmul(x).astype(np.float64) - matrix.matmul(x, mode="exact"))
-    assert ones.size == 200
     assert (error <= bound * 1.001 + 1e-4).all()
+
+
+def integer_levels(book: dict[str, Any]) -> np.ndarray:
+    return np.asarray(book["base"] + book["step"] * (np.array(book["q"]) - book["centre"]))
 
 
 def test_integer_grids_have_exact_codebooks() -> None:
     for k in range(1, 9):
         quantized = make((16, 64), f"int{k}:g64")
         book = PreparedMatrix(quantized).integer_codebook()
-        levels = book["base"] + book["step"] * (np.array(book["q"]) - book["centre"])  # type: ignore[operator]
-        np.testing.assert_array_equal(levels, quantized.levels)
+        np.testing.assert_array_equal(integer_levels(book), quantized.levels)
 
 
 def test_rows_are_gathered_and_dequantized() -> None:

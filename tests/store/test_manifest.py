@@ -13,9 +13,8 @@ from .conftest import small_manifest
 
 
 def test_text_form_round_trips() -> None:
-    plan = Plan(
-        Scheme.parse("nf4:g64"), Scheme.parse("int8:g-1"), KEEP, rules=((r"down_proj$", Scheme.parse("int3:g64:asym:mse")),), skip=("gate",)
-    )
+    rules = ((r"down_proj$", Scheme.parse("int3:g64:asym:mse")),)
+    plan = Plan(Scheme.parse("nf4:g64"), Scheme.parse("int8:g-1"), KEEP, rules=rules, skip=("gate",))
     manifest = replace(small_manifest(), plan=plan, ties={"lm_head.weight": "embed.weight"})
     manifest = replace(manifest, loss=1.5, calibration_digest="a" * 64)
     assert Manifest.from_text(manifest.to_text(), "f") == manifest
@@ -103,9 +102,10 @@ def test_an_edited_plan_does_not_match_its_digest() -> None:
         Manifest.from_json(value, "f")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"format":NaN}', '{"format":1e400}', '{"format":1,"format":1}', "[" * 100_000, '{"a":"\\ud800"}']
-)
+BAD_JSON = ["", "[]", "{", '{"format":NaN}', '{"format":1e400}', '{"format":1,"format":1}', "[" * 100_000, '{"a":"\\ud800"}']
+
+
+@pytest.mark.parametrize("text", BAD_JSON, ids=range(len(BAD_JSON)))
 def test_text_that_is_not_strict_json_is_refused(text: str) -> None:
     with pytest.raises(FormatError):
         Manifest.from_text(text, "f")

@@ -23,9 +23,8 @@ def test_a_plan_keeps_order_groups_and_sizes(sizes: list[list[int]], limit: int)
         assert sum(spec.nbytes for spec in shard) <= limit or len(numbers) == 1
         for group in groups:
             assert set(group) <= set(shard) or not set(group) & set(shard)
-    assert list(plan) == (
-        [SINGLE_NAME] if len(plan) == 1 else [f"model-{i:05}-of-{len(plan):05}.safetensors" for i in range(1, len(plan) + 1)]
-    )
+    several = [f"model-{number:05}-of-{len(plan):05}.safetensors" for number in range(1, len(plan) + 1)]
+    assert list(plan) == ([SINGLE_NAME] if len(plan) == 1 else several)
 
 
 def test_a_limit_of_nothing_is_refused() -> None:
@@ -41,10 +40,10 @@ def test_index_round_trip(tmp_path: Path) -> None:
     assert find_shards(tmp_path) == (tuple(sorted(weight_map.values())), weight_map)
 
 
-@pytest.mark.parametrize(
-    "weight_map",
-    [None, {}, [], {"a": 1}, {"a": None}, *({"a": name} for name in ("../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.bin", ".x.safetensors", "x.safetensors\0", "..", ""))],
-)  # fmt: skip
+OUTSIDE = ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.bin", ".x.safetensors", "x.safetensors\0", "..", ""]
+
+
+@pytest.mark.parametrize("weight_map", [None, {}, [], {"a": 1}, {"a": None}, *({"a": name} for name in OUTSIDE)])
 def test_an_index_names_files_of_its_folder_only(tmp_path: Path, weight_map: Any) -> None:
     (tmp_path / INDEX_NAME).write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(FormatError, match="field 'weight_map'"):

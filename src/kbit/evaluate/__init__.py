@@ -14,11 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kbit.evaluate.divergence import Comparison, Divergence, compare
+    from kbit.evaluate.divergence import Comparison, Divergence, compare, compare_all
     from kbit.evaluate.folder import EvaluationResult, evaluate_folder
     from kbit.evaluate.intervals import Estimate
     from kbit.evaluate.logits import ModelLogits, ReferenceLogits
-    from kbit.evaluate.memory import peak_rss_bytes
     from kbit.evaluate.perplexity import Perplexity
     from kbit.evaluate.size import SizeReport, memory_size, stored_size
     from kbit.evaluate.speed import SpeedResult, bench, bench_folder
@@ -39,20 +38,19 @@ __all__ = [
     "bench",
     "bench_folder",
     "compare",
+    "compare_all",
     "evaluate_folder",
     "memory_size",
-    "peak_rss_bytes",
     "read_text",
     "stored_size",
     "tokenize",
 ]
 
 _WHERE = {
-    "divergence": ("Comparison", "Divergence", "compare"),
+    "divergence": ("Comparison", "Divergence", "compare", "compare_all"),
     "folder": ("EvaluationResult", "evaluate_folder"),
     "intervals": ("Estimate",),
     "logits": ("ModelLogits", "ReferenceLogits"),
-    "memory": ("peak_rss_bytes",),
     "perplexity": ("Perplexity",),
     "size": ("SizeReport", "memory_size", "stored_size"),
     "speed": ("SpeedResult", "bench", "bench_folder"),

@@ -5,18 +5,14 @@ With logits z (original) and y (k-bit), p = softmax z, q = softmax y:
     KL(p ‖ q) = Σ_v p_v · (log p_v − log q_v)      nats a token
     top-1     = share of tokens with argmax z = argmax y
 
-Subtracting two log-softmaxes loses small divergences in rounding and may come out negative. Instead, with d = y − z and
-u = d − Σ_v p_v·d_v (the mean of u under p is 0),
-
-    KL(p ‖ q) = log Σ_v p_v·exp(u_v) = log(1 + Σ_v p_v·(exp(u_v) − 1 − u_v))
-
-whose terms are all ≥ 0: the sum has no cancellation between tokens of the vocabulary, and identical logits give exactly 0. For
-|u| below 1e-3, exp(u) − 1 − u comes from its series. All of it is float64.
+Logits are those of the model in float32; log-softmax, difference and sum are float64, so a divergence is right to about 1e-15 nats
+(one of 1e-6 nats to nine digits), never negative, and exactly 0 for identical logits: both log-softmaxes are then the same numbers.
 
 The tail matters as much as the mean: a model may keep its perplexity and lose single tokens (the 99 %, 99.9 % and largest values).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,13 +24,10 @@ from kbit.core.errors import ModelError
 from kbit.core.progress import Progress
 from kbit.evaluate.intervals import Estimate, exponential, quantile_estimate, ratio_estimate
 from kbit.evaluate.logits import LogitSource, as_source, batches, inference
-from kbit.evaluate.perplexity import Perplexity, row_slices, summarise, token_nats
+from kbit.evaluate.perplexity import Perplexity, row_slices, summarise
 from kbit.evaluate.windows import Windows
 
-__all__ = ["Comparison", "Divergence", "compare", "token_divergence"]
-
-#: beyond exp(LARGE) the mean of exp(u) is taken in logarithms
-LARGE = 50.0
+__all__ = ["Comparison", "Divergence", "compare", "compare_all", "token_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ def compare(
 
     Args:
         model: the k-bit model, any module with ``model(input_ids).logits``, or a `LogitSource`.
-        reference: the original; `ReferenceLogits` when several models are held against one.
+        reference: the original; `ReferenceLogits` when models that do not fit in memory together are held against one.
         windows: what to score.
         batch_size: windows run at once; by default so that a batch of logits stays near 128 MiB.
         progress: True shows a line with the time left on stderr, None only on a terminal, False nothing.
@@ -93,50 +86,57 @@ def compare(
         ShapeError: the context is beyond a model's positions, or the reference logits are of other windows.
         NumericsError: NaN or Inf among the logits; names the window.
     """
-    ours, theirs = as_source(model), as_source(reference)
-    if ours.vocabulary != theirs.vocabulary:
-        raise ModelError(f"expected models of one vocabulary, got {ours.vocabulary} and the reference's {theirs.vocabulary} tokens")
-    for source in (ours, theirs):
+    return compare_all([model], reference, windows, batch_size=batch_size, progress=progress)[0]
+
+
+def compare_all(
+    models: Sequence[torch.nn.Module | LogitSource],
+    reference: torch.nn.Module | LogitSource,
+    windows: Windows,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = False,
+) -> list[Comparison]:
+    """`compare` for several models in one pass: the original runs once, and no logits outlive their batch of windows."""
+    ours, theirs = [as_source(model) for model in models], as_source(reference)
+    for source in ours:
+        if source.vocabulary != theirs.vocabulary:
+            raise ModelError(f"expected models of one vocabulary, got {source.vocabulary} and the reference's {theirs.vocabulary} tokens")
+    for source in (*ours, theirs):
         source.check(windows)
-    table = _Table(windows)
-    with inference(model, reference), Progress(windows.protocol.tokens, "tokens", "divergence", enabled=progress) as bar:
-        for batch in batches(windows, batch_size, ours.vocabulary):
-            for window, y, z in zip(batch, ours.rows(batch), theirs.rows(batch), strict=True):
-                table.put(window.index, token_nats(y, window.scored), token_nats(z, window.scored), *token_divergence(z, y.to(z.device)))
-                bar.advance(window.scored.size)
-    return table.comparison()
+    tables = [_Table(windows) for _ in ours]
+    with inference(reference, *models), Progress(windows.protocol.tokens, "tokens", "divergence", enabled=progress) as bar:
+        for batch in batches(windows, batch_size, theirs.vocabulary):
+            wanted = theirs.rows(batch)
+            for source, table in zip(ours, tables, strict=True):
+                for window, z, y in zip(batch, wanted, source.rows(batch), strict=True):
+                    table.put(window.index, token_columns(z, y.to(z.device), window.scored))
+            bar.advance(sum(window.scored.size for window in batch))
+    return [table.comparison() for table in tables]
 
 
-def token_divergence(reference: torch.Tensor, logits: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """KL(reference ‖ logits) in nats, and agreement of the argmax, for each row of two [tokens, vocabulary] tensors."""
-    tokens = reference.shape[0]
-    divergence, agreement = np.empty(tokens), np.empty(tokens, dtype=np.bool_)
+def token_columns(reference: torch.Tensor, logits: torch.Tensor, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What two models [tokens, vocabulary] say about the same tokens.
+
+    Returns:
+        float64 [4, tokens]: nats of each target under `logits` and under `reference`, KL(reference ‖ logits) in nats, and 1 where
+        the most likely token is the same.
+    """
+    columns = np.empty((4, targets.size))
     for part in row_slices(reference):
-        z, y = reference[part].double(), logits[part].double()
-        agreement[part] = (z.argmax(dim=1) == y.argmax(dim=1)).cpu().numpy()
-        divergence[part] = _divergence(z, y).cpu().numpy()
-    return divergence, agreement
-
-
-def _divergence(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    p = torch.softmax(z, dim=1)
-    d = y - z
-    u = d - (p * d).sum(dim=1, keepdim=True)
-    divergence = torch.log1p((p * _expm1_minus(u.clamp(max=LARGE))).sum(dim=1))
-    far = u.max(dim=1).values > LARGE
-    if bool(far.any()):
-        divergence[far] = torch.logsumexp(u[far] + torch.log_softmax(z[far], dim=1), dim=1)
-    return divergence
-
-
-def _expm1_minus(u: torch.Tensor) -> torch.Tensor:
-    """exp(u) − 1 − u, to full relative precision near 0."""
-    series = u * u * (0.5 + u * (1 / 6 + u * (1 / 24)))
-    return torch.where(u.abs() < 1e-3, series, torch.expm1(u) - u)
+        log_p = torch.log_softmax(reference[part], dim=1, dtype=torch.float64)
+        log_q = torch.log_softmax(logits[part], dim=1, dtype=torch.float64)
+        wanted = torch.from_numpy(targets[part]).to(log_p.device).unsqueeze(1)
+        columns[0, part] = -log_q.gather(1, wanted).squeeze(1).cpu().numpy()
+        columns[1, part] = -log_p.gather(1, wanted).squeeze(1).cpu().numpy()
+        columns[3, part] = (reference[part].argmax(dim=1) == logits[part].argmax(dim=1)).cpu().numpy()
+        surplus = log_q.neg_().add_(log_p)
+        columns[2, part] = log_p.exp_().mul_(surplus).sum(dim=1).clamp_(min=0.0).cpu().numpy()
+    return columns
 
 
 class _Table:
-    """One row a scored token: loss, the original's loss, divergence, agreement."""
+    """One column a scored token; rows as `token_columns` has them."""
 
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
@@ -144,7 +144,7 @@ class _Table:
         self.ends = np.concatenate([[0], np.cumsum(self.counts)])
         self.columns = np.empty((4, windows.protocol.tokens))
 
-    def put(self, index: int, *columns: NDArray[Any]) -> None:
+    def put(self, index: int, columns: NDArray[np.float64]) -> None:
         self.columns[:, self.ends[index] : self.ends[index + 1]] = columns
 
     def comparison(self) -> Comparison:

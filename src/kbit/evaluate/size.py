@@ -26,14 +26,14 @@ __all__ = ["QUANTIZED_PARTS", "SizeReport", "memory_size", "stored_size"]
 #: array of a quantized module → the part it is counted under
 _ARRAYS = {
     "weight": "codes",
-    "weight_scale": "scale",
-    "weight_super_scale": "super_scale",
-    "weight_zero": "zero_point",
-    "weight_codebook": "codebook",
+    "weight_scale": "scales",
+    "weight_super_scale": "scales",
+    "weight_zero": "zero_points",
+    "weight_codebook": "codebooks",
 }
 
 #: parts that `bpw` counts
-QUANTIZED_PARTS = (*_ARRAYS.values(), "padding")
+QUANTIZED_PARTS = ("codes", "scales", "zero_points", "codebooks", "padding")
 
 _TOKENIZER_FILES = re.compile(r"tokenizer.*|vocab\..*|merges\.txt|.*\.model|special_tokens_map\.json|added_tokens\.json|chat_template.*")
 
@@ -106,12 +106,12 @@ def stored_size(path: Path | str) -> SizeReport:
 
 
 def _stored_parts(stored: StoredModel) -> tuple[Counter[str], int, int]:
-    parts: Counter[str] = Counter()
+    parts: Counter[str] = Counter(dict.fromkeys(QUANTIZED_PARTS, 0))
     quantized = 0
     for name, module in (stored.manifest.modules if stored.manifest else {}).items():
         arrays = {array: stored.entry(f"{name}.{array}").nbytes for array in _ARRAYS if f"{name}.{array}" in stored}
         stack, (rows, *rest) = (module.shape[0], module.shape[1:]) if module.kind == "experts" else (1, module.shape)
-        parts += _packed_parts(module.scheme, (stack, rows, math.prod(rest)), arrays)
+        parts.update(_packed_parts(module.scheme, (stack, rows, math.prod(rest)), arrays))
         quantized += math.prod(module.shape)
     parameters = quantized
     for name in stored.plain_names():
@@ -125,7 +125,7 @@ def memory_size(model: "torch.nn.Module") -> SizeReport:
     """Size of a model in memory: parameters and buffers that it would store, each shared one once."""
     from kbit.nn.packed import PackedModule
 
-    parts: Counter[str] = Counter()
+    parts: Counter[str] = Counter(dict.fromkeys(QUANTIZED_PARTS, 0))
     quantized = parameters = 0
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -134,7 +134,7 @@ def memory_size(model: "torch.nn.Module") -> SizeReport:
         if isinstance(module, PackedModule) and "weight" in tensors:
             arrays = {name: tensors.pop(name).nbytes for name in module.part_names}
             rows, cols = module.packed_shape[-2:]
-            parts += _packed_parts(module.scheme, (math.prod(module.packed_shape[:-2]), rows, cols), arrays)
+            parts.update(_packed_parts(module.scheme, (math.prod(module.packed_shape[:-2]), rows, cols), arrays))
             quantized += math.prod(module.packed_shape)
         elif isinstance(module, PackedModule):
             tensors = {name: tensor for name, tensor in tensors.items() if name not in module.part_names}

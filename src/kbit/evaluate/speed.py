@@ -22,7 +22,7 @@ import torch
 from kbit import native
 from kbit.core.errors import ModelError, ShapeError
 from kbit.evaluate.logits import inference
-from kbit.evaluate.memory import peak_rss_bytes
+from kbit.model.memory import peak_rss_bytes
 
 __all__ = ["SpeedResult", "bench", "bench_folder", "weight_bytes_per_token"]
 

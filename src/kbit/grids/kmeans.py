@@ -52,7 +52,7 @@ def _below_peak(values: Float64, mass: Float64, peak: float, free: int) -> Float
     moments = _Moments.of(values - center, mass)
     edges = _bin_edges(values, cumulative)
     bounds = edges[_best_split(moments.at(edges), peak - center, free)]
-    return _lloyd(values - center, moments, bounds, peak - center) + center
+    return np.append(_lloyd(values - center, moments, bounds, peak - center) + center, peak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,12 @@ def _add_cluster(error: Float64, moments: _Moments) -> tuple[Float64, Indices]:
 
 
 def _lloyd(values: Float64, moments: _Moments, bounds: Indices, peak: float) -> Float64:
-    """Levels at a fixed point of Lloyd's iterations that start from clusters [bounds[m], bounds[m + 1])."""
+    """Free levels at a fixed point of Lloyd's iterations that start from clusters [bounds[m], bounds[m + 1])."""
     levels = np.empty(0)
     for _ in range(_LLOYD_LIMIT):
         mass = np.diff(moments.zeroth[bounds])
-        levels = np.append(np.diff(moments.first[bounds])[mass > 0] / mass[mass > 0], peak)
-        moved = np.concatenate([[0], np.searchsorted(values, (levels[:-1] + levels[1:]) / 2)])
+        levels = np.diff(moments.first[bounds])[mass > 0] / mass[mass > 0]
+        moved = np.concatenate([[0], np.searchsorted(values, (levels + np.append(levels[1:], peak)) / 2)])
         if np.array_equal(moved, bounds):
             break
         bounds = moved

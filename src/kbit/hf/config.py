@@ -56,7 +56,8 @@ class KbitConfig(QuantizationConfigMixin):  # type: ignore[misc]
         modules_to_not_convert: modules left as they are: names or regular expressions that match whole parts of the dotted name
             (``"layers.1"`` is not ``"layers.11"``).
         dequantize: load a stored k-bit model into ordinary modules.
-        mode: arithmetic of the kernels, ``"fast"`` (int8 activations) or ``"exact"`` (float32 activations in fixed order).
+        mode: arithmetic of the kernels, ``"fast"`` (int8 activations) or ``"exact"`` (float32 activations in fixed order);
+            None: as the stored configuration says, else ``"fast"``.
 
     Raises:
         SchemeError: a text, pattern, key or option that cannot be understood, with the closest known word.
@@ -73,20 +74,29 @@ class KbitConfig(QuantizationConfigMixin):  # type: ignore[misc]
         rules: Iterable[tuple[str, Scheme | str]] = (),
         modules_to_not_convert: Iterable[str] | None = None,
         dequantize: bool = False,
-        mode: Mode = "fast",
+        mode: Mode | None = None,
         **unknown: object,
     ) -> None:
         _refuse(unknown)
         if not isinstance(dequantize, bool):
             raise SchemeError(f"dequantize must be true or false, got {dequantize!r}")
-        if mode not in get_args(Mode):
+        if mode is not None and mode not in get_args(Mode):
             raise SchemeError(f"mode must be 'fast' or 'exact', got {mode!r}")
         self.quant_method = QUANT_METHOD
         self.plan = _plan(scheme, embedding, head, rules, modules_to_not_convert)
         self.dequantize = dequantize
-        self.mode: Mode = mode
+        self._mode = mode
         #: plan that `from_pretrained` was asked for where the folder already holds k-bit tensors
         self.requested_plan: Plan | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Arithmetic of the kernels."""
+        return self._mode or "fast"
+
+    @mode.setter
+    def mode(self, value: Mode) -> None:
+        self._mode = value
 
     @property
     def modules_to_not_convert(self) -> list[str]:
@@ -94,8 +104,9 @@ class KbitConfig(QuantizationConfigMixin):  # type: ignore[misc]
         return [] if self.plan is None else list(self.plan.skip)
 
     def get_loading_attributes(self) -> dict[str, Any]:
-        """What an argument of `from_pretrained` may change of a stored configuration."""
-        return {"dequantize": self.dequantize, "mode": self.mode, "requested_plan": self.plan}
+        """What an argument of `from_pretrained` changes of a stored configuration: what was given, and the plan to be compared."""
+        given = {"dequantize": self.dequantize or None, "mode": self._mode, "requested_plan": self.plan}
+        return {name: value for name, value in given.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON object; the inverse of `from_dict`."""

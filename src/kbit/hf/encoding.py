@@ -1,8 +1,8 @@
 """Quantize on load: weights are encoded one by one as `from_pretrained` reads them, so the 16-bit model never exists as a whole.
 
 transformers asks `param_needs_quantization` for each parameter, materializes it (after its own renamings and fusions, so fused experts
-arrive whole) and hands it to the conversion operation `EncodeOnLoad`. That puts the tensor into the skeleton and lets `kbit.nn.swap` encode
-it: the very path of `kbit.encode`, hence the same bytes. The operation answers with nothing to set, since the packed layer is in place.
+arrive whole) and hands it to the conversion operation `EncodeOnLoad`, which encodes it, puts the packed layer into the skeleton, and
+answers with nothing to set. Names, kinds, ties and the encoder are those of `kbit.encode`, hence the same bytes.
 
 Two things transformers would do are prevented: casting a weight to the model's dtype before it is encoded (`keep_precision`), and turning
 a typed error into a `RuntimeError` with a printed traceback (the first error is kept, and raised when loading ends).
@@ -18,9 +18,10 @@ from transformers.core_model_loading import ConversionOps
 
 from kbit.core.errors import KbitError, ModelError, ShapeError
 from kbit.core.scheme import Plan
-from kbit.hf.ties import as_tied, take_ties, weight_names
+from kbit.encode.nearest import encode
+from kbit.hf.ties import as_tied, packed_layer, take_ties, weight_names
 from kbit.kernels import Mode
-from kbit.nn.packed import PackedModule
+from kbit.nn.packed import share_packed
 from kbit.nn.swap import swap_targets
 from kbit.nn.targets import Target, find_targets
 
@@ -91,13 +92,15 @@ class Encoding:
             return
         if len(target.places) > 1:
             self._digests[target.name] = _digest(tensor)
-        owner, _, name = target.parameter.rpartition(".")
-        model.get_submodule(owner)._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-        swap_targets(model, [target], mode=self.mode)
-        packed = model.get_submodule(target.name)
-        assert isinstance(packed, PackedModule)
-        for part in packed.part_names:  # transformers initializes whatever does not carry this mark
-            packed._parameters[part]._is_hf_initialized = True  # type: ignore[union-attr]
+        weight = tensor.transpose(-1, -2) if target.transposed else tensor
+        array = weight.to("cpu", torch.float32).reshape(target.shape).contiguous().numpy()
+        quantized = encode(array, target.scheme, name=target.name)
+        swap_targets(model, [target], encoder=None, mode=self.mode)  # into the skeleton, whose dtype is the one to compute for
+        first, *others = (packed_layer(model, place) for place in target.places)
+        first.load_quantized(quantized)
+        share_packed(first, *others)
+        for part in first.part_names:  # transformers initializes whatever does not carry this mark
+            first._parameters[part]._is_hf_initialized = True  # type: ignore[union-attr]
         self._done.add(target.name)
 
     def _encode_late(self, model: nn.Module, target: Target) -> None:

@@ -13,9 +13,8 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from kbit.core.errors import FormatError, ModelError
 from kbit.core.scheme import KEEP, Plan, Scheme, TensorKind
-from kbit.hf.ties import as_tied, drop_aliases, share_aliases, take_ties, weight_names
+from kbit.hf.ties import as_tied, drop_aliases, packed_layer, share_aliases, take_ties, weight_names
 from kbit.kernels import Mode
-from kbit.nn.packed import PackedModule
 from kbit.nn.swap import swap_targets
 from kbit.nn.targets import find_targets
 from kbit.store.container import open_container
@@ -98,8 +97,7 @@ class StoredWeights:
                 raise ModelError(f"the file holds {name} in {schemes[name].text}, and here it stays ordinary: {reason}")
 
     def _check_parts(self, model: Any, place: str, present: set[str]) -> None:
-        layer = model.get_submodule(place)
-        assert isinstance(layer, PackedModule)
+        layer = packed_layer(model, place)
         for part in layer.part_names:
             if f"{place}.{part}" not in present:
                 raise FormatError(f"{place} is packed as {layer.scheme.text}: expected an array {part!r} in the checkpoint, got none")

@@ -14,7 +14,7 @@ from torch import nn
 from kbit.nn.packed import PackedModule, share_packed
 from kbit.nn.targets import Target
 
-__all__ = ["as_tied", "drop_aliases", "share_aliases", "take_ties", "weight_names", "without_aliases"]
+__all__ = ["as_tied", "drop_aliases", "packed_layer", "share_aliases", "take_ties", "weight_names", "without_aliases"]
 
 
 def weight_names(target: Target) -> dict[str, str]:
@@ -57,7 +57,7 @@ def drop_aliases(model: nn.Module, stored: str, places: Iterable[str]) -> None:
     """Take the empty arrays away from every place but `stored`: the loader then neither looks for them nor invents them."""
     for place in places:
         if place != stored:
-            layer = _packed(model, place)
+            layer = packed_layer(model, place)
             for part in layer.part_names:
                 layer._parameters.pop(part, None)
             layer._is_hf_initialized = True  # type: ignore[assignment]
@@ -65,18 +65,23 @@ def drop_aliases(model: nn.Module, stored: str, places: Iterable[str]) -> None:
 
 def share_aliases(model: nn.Module, stored: str, places: Iterable[str]) -> None:
     """Let every place hold the arrays of `stored`."""
-    share_packed(_packed(model, stored), *(_packed(model, place) for place in places if place != stored))
+    share_packed(packed_layer(model, stored), *(packed_layer(model, place) for place in places if place != stored))
 
 
 def without_aliases(state: Mapping[str, Any], model: nn.Module, groups: Iterable[tuple[str, Iterable[str]]]) -> dict[str, Any]:
     """`state` without the arrays of places that share those of another; `groups` are (stored, places)."""
     dropped = {
-        f"{place}.{part}" for stored, places in groups for place in places if place != stored for part in _packed(model, place).part_names
+        f"{place}.{part}"
+        for stored, places in groups
+        for place in places
+        if place != stored
+        for part in packed_layer(model, place).part_names
     }
     return {name: value for name, value in state.items() if name not in dropped}
 
 
-def _packed(model: nn.Module, place: str) -> PackedModule:
+def packed_layer(model: nn.Module, place: str) -> PackedModule:
+    """The packed layer that stands at `place`."""
     layer = model.get_submodule(place)
     assert isinstance(layer, PackedModule)
     return layer

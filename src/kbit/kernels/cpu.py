@@ -32,6 +32,7 @@ class PreparedMatrix:
         rows: outputs.
         cols: inputs.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
+
     """
 
     __slots__ = ("_native", "cols", "rows", "size_bytes")
@@ -61,7 +62,7 @@ class PreparedMatrix:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
 
     def matmul(self, x: NDArray[np.float32], *, mode: Mode = "fast", threads: int = 0) -> NDArray[np.float32]:
-        """y = x · Wᵀ for x [tokens, cols]; returns [tokens, rows] in fp32."""
+        """Y = x · Wᵀ for x [tokens, cols]; returns [tokens, rows] in fp32."""
         if x.dtype != np.float32:
             raise DTypeError(f"expected float32 activations, got {x.dtype}")
         if x.ndim != 2 or x.shape[1] != self.cols:

@@ -28,7 +28,7 @@ FloatMatrix = NDArray[np.float32]
 
 
 def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
-    """y = x · Wᵀ in exact mode; x [tokens, cols] → [tokens, rows]."""
+    """Y = x · Wᵀ in exact mode; x [tokens, cols] → [tokens, rows]."""
     rows, cols = quantized.shape
     levels = quantized.levels[quantized.codes()]
     if quantized.zero_point is not None:
@@ -61,7 +61,7 @@ def quantize_activations(x: FloatMatrix, group: int) -> tuple[NDArray[np.int32],
 
 
 def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, Any]) -> FloatMatrix:
-    """y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
+    """Y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
     rows, cols = quantized.shape
     weights = np.array(codebook["q"], np.int32)[quantized.codes()]
     centre, group = int(codebook["centre"]), int(codebook["activation_group"])

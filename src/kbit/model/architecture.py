@@ -133,7 +133,7 @@ def _fused(stored: StoredModel, skeleton: nn.Module, name: str, members: list[tu
     dtypes = {entry.dtype for entry in entries}
     if len(dtypes) != 1 or not dtypes <= set(TORCH_DTYPES):
         raise DTypeError(
-            f"{name}: expected tensors of one float dtype, got {', '.join(sorted(dtypes))} in {keys[0]!r} and {len(keys) - 1} more"
+            f"{name}: expected {len(keys)} tensors of one float dtype, got {', '.join(sorted(dtypes))} in {keys[0]!r} and others"
         )
 
     def convert(tensors: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -175,4 +175,4 @@ def _write(file: BinaryIO, tensor: torch.Tensor) -> None:
     flat = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     step = 64 << 20
     for begin in range(0, math.prod(flat.shape), step):
-        file.write(memoryview(flat[begin : begin + step]))
+        file.write(flat[begin : begin + step].data)

@@ -81,6 +81,7 @@ def _encode_module(model: nn.Module, plan: Plan, mode: Mode, threads: int, progr
     with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
         swap_targets(model, targets, encoder=encoder, mode=mode, done=lambda target: line.advance(math.prod(target.shape), target.name))
     setattr(model, PLAN_ATTRIBUTE, plan)
-    if hasattr(model, "config") and hasattr(model.config, "to_dict"):
-        model.config.quantization_config = quantization_config(plan)
+    settings: Any = getattr(model, "config", None)
+    if hasattr(settings, "to_dict"):
+        settings.quantization_config = quantization_config(plan)
     return model

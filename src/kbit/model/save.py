@@ -148,8 +148,9 @@ def _array(tensor: torch.Tensor) -> Array:
 
 def _config(model: nn.Module, plan: Plan) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    if hasattr(model, "config") and hasattr(model.config, "to_json_string"):
-        settings = json.loads(model.config.to_json_string())
+    stated: Any = getattr(model, "config", None)
+    if hasattr(stated, "to_json_string"):
+        settings = json.loads(stated.to_json_string())
         config = {"architectures": [type(model).__name__], **{key: value for key, value in settings.items() if key != "architectures"}}
     return config | {"quantization_config": quantization_config(plan)}
 

@@ -36,6 +36,7 @@ def set_isa(name: str) -> None:
 
     Raises:
         SchemeError: an instruction set that this processor or build does not have.
+
     """
     if name not in available_isas():
         raise SchemeError(f"instruction set {name!r} cannot run here: {suggest(name, available_isas())}")

@@ -65,6 +65,7 @@ def pack(codes: Bytes, bits: int, *, threads: int = 0) -> Bytes:
     Raises:
         DTypeError, ShapeError: codes that are not a uint8 matrix.
         NumericsError: a code that does not fit into `bits`.
+
     """
     if codes.dtype != np.uint8:
         raise DTypeError(f"expected codes of uint8, got {codes.dtype}")
@@ -122,6 +123,7 @@ def encode(
         importance: weights of the squared error, float32 [cols] or [rows, cols], finite and not negative.
         matrix_super_scale: the given super-scale of e4m3 scales.
         threads: threads to use; 0 for the default. The result does not depend on it.
+
     """
     rows, cols = _matrix_shape(weights.shape, options.bits)
     weights, weight_type = _checked_weights(weights)

@@ -9,13 +9,13 @@ from kbit.nn.swap import SwapReport, packed_modules, set_mode, swap, swap_target
 from kbit.nn.targets import Kept, Target, find_targets
 
 __all__ = [
-    "Kept",
     "KbitConv1D",
     "KbitConv2d",
     "KbitEmbedding",
     "KbitExperts",
     "KbitLinear",
     "KbitStack",
+    "Kept",
     "PackedModule",
     "PackedParameter",
     "SwapReport",

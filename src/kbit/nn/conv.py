@@ -30,7 +30,8 @@ class KbitConv1D(PackedModule):
     @classmethod
     def from_quantized(cls, quantized: QuantizedTensor, bias: torch.Tensor) -> Self:
         """Module over `quantized` [nf, nx]."""
-        module = cls(*quantized.shape, quantized.scheme, device="meta", dtype=bias.dtype)
+        nf, nx = quantized.shape
+        module = cls(nf, nx, quantized.scheme, device="meta", dtype=bias.dtype)
         module.load_quantized(quantized)
         module.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
         return module
@@ -129,4 +130,9 @@ class KbitConv2d(PackedModule, nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Geometry and scheme."""
-        return f"{nn.Conv2d.extra_repr(self)}, scheme={self.scheme.text}"
+        return f"{_geometry(self)}, scheme={self.scheme.text}"
+
+
+def _geometry(conv: nn.Conv2d) -> str:
+    text: str = nn.Conv2d.extra_repr(conv)  # type: ignore[no-untyped-call]
+    return text

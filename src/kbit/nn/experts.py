@@ -6,6 +6,7 @@ transformers keeps the experts of a layer in two 3-D parameters, `gate_up_proj` 
 Everything else of the layer (activation, gate, biases, numbers) is taken over as it is.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,22 +101,33 @@ class KbitExperts(nn.Module):
     def _expert(self, x: torch.Tensor, expert: int) -> torch.Tensor:
         first, second = expert_projections(self)
         y = self._project(x, first, expert)
-        y = self._apply_gate(y) if getattr(self, "has_gate", True) else self.act_fn(y)
+        y = self._apply_gate(y) if self._flag("has_gate") else self._layer("act_fn")(y)
         y = self._project(y, second, expert)
-        return self.post_expert_norm(y) if getattr(self, "has_post_expert_norm", False) else y
+        return self._layer("post_expert_norm")(y) if self._flag("has_post_expert_norm") else y
 
     def _project(self, x: torch.Tensor, name: str, expert: int) -> torch.Tensor:
         projection = getattr(self, name)
         if isinstance(projection, KbitStack):
-            y = projection(x, expert)
+            y: torch.Tensor = projection(x, expert)
         else:
             weight = projection[expert]
-            y = x @ weight if getattr(self, "is_transposed", False) else nn.functional.linear(x, weight)
-        return y + getattr(self, f"{name}_bias")[expert].to(y.dtype) if getattr(self, "has_bias", False) else y
+            y = x @ weight if self._flag("is_transposed") else nn.functional.linear(x, weight)
+        if self._flag("has_bias"):
+            bias: torch.Tensor = getattr(self, f"{name}_bias")[expert]
+            y = y + bias.to(y.dtype)
+        return y
 
     def _apply_gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        gated: torch.Tensor = self.origin_class._apply_gate(self, gate_up)  # type: ignore[operator]
+        gate: Any = self.origin_class._apply_gate  # type: ignore[attr-defined]
+        gated: torch.Tensor = gate(self, gate_up)
         return gated
+
+    def _flag(self, name: str) -> bool:
+        return bool(getattr(self, name, False))
+
+    def _layer(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        layer: Callable[[torch.Tensor], torch.Tensor] = getattr(self, name)
+        return layer
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The ordinary layer, with decoded parameters."""
@@ -131,7 +143,7 @@ class KbitExperts(nn.Module):
         for name, module in self._modules.items():
             if isinstance(module, KbitStack):
                 weight = module.dequantize_weight(dtype)
-                weight = weight.transpose(1, 2).contiguous() if getattr(self, "is_transposed", False) else weight
+                weight = weight.transpose(1, 2).contiguous() if self._flag("is_transposed") else weight
                 layer.register_parameter(name, nn.Parameter(weight, requires_grad=False))
             else:
                 layer.add_module(name, module)

@@ -22,7 +22,7 @@ __all__ = ["FLOAT_DTYPES", "Handle", "embedding", "linear"]
 
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_LIBRARY = torch.library.Library("kbit", "DEF")
+_LIBRARY: Any = torch.library.Library("kbit", "DEF")  # type: ignore[no-untyped-call]
 _HANDLES: "WeakValueDictionary[int, Handle]" = WeakValueDictionary()
 _IDS = itertools.count(1)
 

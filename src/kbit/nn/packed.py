@@ -33,19 +33,36 @@ __all__ = ["PackedModule", "PackedParameter", "share_packed"]
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
-class PackedParameter(nn.Parameter):
-    """uint8 planes that answer `dtype` with the float type their layer computes for."""
+class PartParameter(nn.Parameter):
+    """One stored array of a packed weight. It can be pickled whatever its dtype (torch's own pickling lacks uint16)."""
 
     def __new__(cls, data: torch.Tensor, requires_grad: bool = False) -> Self:
+        """A parameter over the memory of `data`."""
         if requires_grad:
             raise DTypeError("packed weights are codes: they have no gradient")
         return torch.Tensor._make_subclass(cls, data, False)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        stored = self.detach()
+        return _rebuild, (type(self), stored.view(_INTEGERS[stored.element_size()]), stored.dtype)
+
+
+class PackedParameter(PartParameter):
+    """uint8 planes that answer `dtype` with the float type their layer computes for."""
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """The dtype of the layer's output; `detach().dtype` is the one in memory."""
         answer: torch.dtype = self.__dict__.get("compute_dtype", torch.float32)
         return answer
+
+    def is_floating_point(self) -> bool:
+        """True, as `dtype` says: the first float parameter is where transformers reads a model's dtype from."""
+        return True
+
+
+def _rebuild(cls: type[PartParameter], bits: torch.Tensor, dtype: torch.dtype) -> PartParameter:
+    return cls(bits.view(dtype))
 
 
 class PackedModule(nn.Module):
@@ -139,13 +156,15 @@ class PackedModule(nn.Module):
         stored = param.detach().dtype
         if stored != self._part_dtypes[name]:
             raise DTypeError(f"{type(self).__name__}.{name}: expected {self._part_dtypes[name]}, got {stored}")
-        if name == "weight" and not isinstance(param, PackedParameter):
+        cls = PackedParameter if name == "weight" else PartParameter
+        if not isinstance(param, cls):
             attributes = param.__dict__
-            param = PackedParameter(param.detach())
+            param = cls(param.detach())
             param.__dict__.update(attributes)  # marks that loaders leave on a parameter
         if isinstance(param, PackedParameter):
             param.compute_dtype = self._compute_dtype  # type: ignore[attr-defined]
-        return param.requires_grad_(False)
+        param.requires_grad_(False)
+        return param
 
     def _part(self, name: str) -> NDArray[Any]:
         param = self._parameters[name]
@@ -164,7 +183,7 @@ class PackedModule(nn.Module):
         order = list(self._parameters)
         parts = {name: self._parameters.pop(name) for name in self._part_dtypes}
         try:
-            super()._apply(fn, recurse)
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             self._compute_dtype = _float_dtype(fn(torch.empty(0, dtype=self._compute_dtype)).dtype, self._compute_dtype)
         finally:
             rest = dict(self._parameters)
@@ -188,7 +207,7 @@ class PackedModule(nn.Module):
         return {**self.__dict__, "_handles": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         for name in self._part_dtypes:
             param = self._parameters[name]
             if param is not None:

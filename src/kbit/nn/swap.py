@@ -103,7 +103,7 @@ def unswap(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
             source = None if isinstance(module, KbitExperts) else id(module._parameters["weight"])
             layer = _ordinary_conv1d(module, dtype) if isinstance(module, KbitConv1D) else module.dequantize(dtype)
             if source is not None:
-                layer.weight = decoded.setdefault(source, layer.weight)
+                layer.weight = decoded.setdefault(source, layer.get_parameter("weight"))
             _replace(model, name, layer.train(module.training), aliases)
 
 
@@ -136,7 +136,8 @@ def _pack_place(
         owner, _, projection = place.rpartition(".")
         layer = model.get_submodule(owner)
         device = _device(model, place, quantized)
-        stack = KbitStack(*target.shape, target.scheme, device=device, dtype=target.dtype)
+        count, rows, cols = target.shape
+        stack = KbitStack(count, rows, cols, target.scheme, device=device, dtype=target.dtype)
         if isinstance(layer, KbitExperts):
             del layer._parameters[projection]
             layer.add_module(projection, stack)
@@ -164,14 +165,14 @@ def _empty_like(layer: nn.Module, scheme: Scheme, device: Any) -> PackedModule:
     if isinstance(layer, nn.Embedding):
         scale = getattr(layer, "embed_scale", None)
         multiplier = None if scale is None else float(getattr(layer, "scalar_embed_scale", scale))
-        return KbitEmbedding(*weight.shape, scheme, layer.padding_idx, multiplier, device, weight.dtype)
+        return KbitEmbedding(layer.num_embeddings, layer.embedding_dim, scheme, layer.padding_idx, multiplier, device, weight.dtype)
     if isinstance(layer, nn.Linear):
         packed = KbitLinear(layer.in_features, layer.out_features, scheme, False, device, weight.dtype)
     elif isinstance(layer, nn.Conv2d):
         packed = KbitConv2d.like(layer, scheme, device, weight.dtype)
     else:
         packed = KbitConv1D(weight.shape[1], weight.shape[0], scheme, device, weight.dtype)
-    packed.bias = layer.bias
+    packed.bias = layer.bias  # type: ignore[assignment]
     return packed
 
 
@@ -202,7 +203,7 @@ def _replace(model: nn.Module, name: str, new: nn.Module, aliases: dict[int, lis
         if holder is not None:
             holder._modules[child] = new
             if isinstance(holder, nn.TransformerEncoderLayer):
-                holder.activation_relu_or_gelu = 0  # its fused path would read the weights directly
+                holder.activation_relu_or_gelu = 0  # type: ignore[assignment]  # its fused path would read the weights directly
     current = model.get_submodule(name)
     if current is not new:  # the parent itself was replaced meanwhile
         parent_name, _, child = name.rpartition(".")

@@ -16,8 +16,7 @@ import numpy as np
 
 from kbit.core.errors import FormatError, IntegrityError, LimitError, ShapeError, StorageError
 from kbit.core.files import open_regular, storage_errors
-from kbit.core.registry import suggest
-from kbit.store.header import DTYPES, Limits, TensorEntry, scan_header
+from kbit.store.header import DTYPES, Limits, TensorEntry, near, scan_header
 from kbit.store.seal import check_seal, tensor_hasher
 
 __all__ = ["CHUNK_BYTES", "Container", "open_container", "read_exactly"]
@@ -64,7 +63,7 @@ class Container:
     def entry(self, name: str) -> TensorEntry:
         """The dtype tag, shape, offset in the file, and bytes of a tensor."""
         if name not in self._entries:
-            raise FormatError(f"{self.path} has no tensor {name!r}: {suggest(name, self._entries)}")
+            raise FormatError(f"{self.path} has no tensor {name!r}{near(name, self._entries)}")
         return self._entries[name]
 
     def array(self, name: str) -> np.ndarray[Any, Any]:

@@ -14,10 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from kbit.core.errors import FormatError, IntegrityError, NumericsError
-from kbit.core.registry import suggest
 from kbit.store.check import check_folder
 from kbit.store.container import DEFAULT_LIMITS, Container, open_container
-from kbit.store.header import Limits, TensorEntry
+from kbit.store.header import Limits, TensorEntry, near
 from kbit.store.manifest import MANIFEST_KEY, ROOT_KEY, Manifest, merge_manifests
 from kbit.store.parts import check_parts, part_names
 from kbit.store.shards import find_shards, locate
@@ -70,7 +69,7 @@ class StoredModel:
     def container_of(self, name: str) -> Container:
         """The file in which a stored tensor lies."""
         if name not in self._where:
-            raise FormatError(f"{self.path} has no tensor {name!r}: {suggest(name, self._where)}")
+            raise FormatError(f"{self.path} has no tensor {name!r}{near(name, self._where)}")
         return self._where[name]
 
     def entry(self, name: str) -> TensorEntry:
@@ -98,7 +97,7 @@ class StoredModel:
         modules = {} if self.manifest is None else self.manifest.modules
         owner = self.tied.get(name, name)
         if owner not in modules:
-            raise FormatError(f"{self.path} has no quantized module {name!r}: {suggest(name, modules)}")
+            raise FormatError(f"{self.path} has no quantized module {name!r}{near(name, modules)}")
         module = modules[owner]
         parts = {part.removeprefix(f"{owner}."): self.array(part) for part in part_names(owner) if part in self}
         try:

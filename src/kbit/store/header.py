@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ __all__ = [
     "TensorEntry",
     "TensorSpec",
     "build_header",
+    "near",
     "scan_header",
 ]
 
@@ -84,6 +87,12 @@ class Header(NamedTuple):
 
     entries: dict[str, TensorEntry]
     metadata: dict[str, str]
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A clause with the closest of the first names, or nothing: a message must not list a hundred thousand tensors."""
+    close = get_close_matches(name, list(islice(names, 2_000)), n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 _WS = rb"[ \t\r\n]*+"

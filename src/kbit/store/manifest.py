@@ -118,7 +118,7 @@ class Manifest:
             FormatError: not a manifest, or of a format version that this reader does not know.
             LimitError: more of anything than a manifest has use for.
         """
-        value = bounded_json(text.encode(), f"{source}: metadata {MANIFEST_KEY!r}", brackets=250_000, commas=1_000_000)
+        value = bounded_json(text.encode(), f"{source}: metadata {MANIFEST_KEY!r}", brackets=120_000, commas=300_000)
         return cls.from_json(value, source)
 
     @classmethod

@@ -5,7 +5,7 @@
             if name in manifest.modules:
                 writer.put_quantized(name, encode(load(name)))
             else:
-                writer.put(name, source.array(name))
+                writer.copy(source, name)
         writer.finish(config, side_files(source.path))
 
 Work grows in `out.partial` beside `out`, with a journal of finished units (a module's arrays, or a plain tensor). A killed run leaves
@@ -14,7 +14,6 @@ the same bytes as an uninterrupted one. `finish` reads everything back, then swa
 """
 
 import errno
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -28,14 +27,13 @@ import numpy as np
 from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, IntegrityError, KbitError, StorageError
 from kbit.core.files import lock, open_regular, storage_errors, write_json
-from kbit.core.registry import suggest
 from kbit.core.temporary import put_back, replace_directory, sync_directory, sync_tree
 from kbit.store.check import side_files
-from kbit.store.folder import open_model
-from kbit.store.header import TensorSpec
+from kbit.store.folder import StoredModel, open_model
+from kbit.store.header import TensorSpec, near
 from kbit.store.journal import Journal
+from kbit.store.layout import layout_units
 from kbit.store.manifest import MANIFEST_KEY, ROOT_KEY, Manifest
-from kbit.store.parts import part_specs
 from kbit.store.shards import INDEX_NAME, plan_shards, write_index
 from kbit.store.writer import ContainerWriter, file_order
 from kbit.tensor.quantized import QuantizedTensor
@@ -43,6 +41,8 @@ from kbit.tensor.quantized import QuantizedTensor
 __all__ = ["DEFAULT_SHARD_BYTES", "ModelWriter", "seal_model"]
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+PIECE_BYTES = 16 << 20
+#: a loss of this many digits always fits where the header is reserved
 WIDEST_LOSS = -2.2250738585072014e-308
 
 
@@ -78,7 +78,7 @@ class ModelWriter:
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.manifest = manifest
         self._overwrite = overwrite
-        self._units = _units(manifest, plain)
+        self._units = layout_units(manifest, plain)
         self._unit_of = {spec.name: unit for unit, specs in self._units.items() for spec in specs}
         self._layout = {name: file_order(specs) for name, specs in plan_shards(self._units.values(), max_shard_bytes).items()}
         self._shard_of = {spec.name: name for name, specs in self._layout.items() for spec in specs}
@@ -140,7 +140,7 @@ class ModelWriter:
 
     def _shard(self, tensor: str) -> ContainerWriter:
         if tensor not in self._shard_of:
-            raise FormatError(f"{self.path} has no slot for tensor {tensor!r}: {suggest(tensor, self._shard_of)}")
+            raise FormatError(f"{self.path} has no slot for tensor {tensor!r}{near(tensor, self._shard_of)}")
         return self._shards[self._shard_of[tensor]]
 
     def pending(self) -> Iterator[str]:
@@ -175,6 +175,16 @@ class ModelWriter:
         self._shard(name).write_rows(name, begin, rows)
         self._record(name)
 
+    def copy(self, source: StoredModel, name: str) -> None:
+        """Copy a tensor as it is, in pieces of at most 16 MiB (or one row)."""
+        entry = source.entry(name)
+        if not entry.shape:
+            self.put(name, source.array(name))
+            return
+        rows = max(1, PIECE_BYTES * entry.shape[0] // entry.nbytes)
+        for begin in range(0, entry.shape[0], rows):
+            self.put_rows(name, begin, source.read_rows(name, begin, min(begin + rows, entry.shape[0])))
+
     def _record(self, tensor: str) -> None:
         unit = self._unit_of[tensor]
         hashes = {spec.name: self._shard(spec.name).hashes.get(spec.name) for spec in self._units[unit]}
@@ -205,9 +215,9 @@ class ModelWriter:
         for name, shard in self._shards.items():
             shard.finish(self._metadata(name, root, loss), verify=verify)
         self._add_files(config, files)
-        found = _root_of(self.partial)
-        if found != root:
-            raise IntegrityError(f"{self.partial}: expected to read back model {root}, got {found}")
+        with open_model(self.partial, allow_code=True) as model:
+            if model.root != root:
+                raise IntegrityError(f"{self.partial}: expected to read back model {root}, got {model.root}")
         self._journal.append({"published": root})
         with storage_errors(self.path, "put the folder in place"):
             sync_tree(self.partial)
@@ -254,28 +264,14 @@ class ModelWriter:
 def seal_model(path: str | Path, manifest: Manifest, *, max_shard_bytes: int = DEFAULT_SHARD_BYTES) -> str:
     """Give a folder that another library saved (arrays right, no seal) kbit's seal, in place and atomically; returns the root."""
     with open_model(path, require_seal=False) as source:
-        modules = _units(manifest, ())
+        modules = layout_units(manifest, ())
         packed = {spec.name for specs in modules.values() for spec in specs}
         plain = [TensorSpec(name, source.entry(name).dtype, source.entry(name).shape) for name in source.names() if name not in packed]
         with ModelWriter(path, manifest, plain, max_shard_bytes=max_shard_bytes, overwrite=True) as writer:
             for unit in list(writer.pending()):
                 for name in [spec.name for spec in modules.get(unit, ())] or [unit]:
-                    writer.put(name, source.array(name))
+                    writer.copy(source, name)
             return writer.finish(source.config, side_files(source.path))
-
-
-def _units(manifest: Manifest, plain: Iterable[TensorSpec]) -> dict[str, tuple[TensorSpec, ...]]:
-    """Unit → its tensors, sorted by name, numbers in it by value; modules and plain tensors in one order, as layers follow each other."""
-    units: dict[str, tuple[TensorSpec, ...]] = {name: part_specs(name, module) for name, module in manifest.modules.items()}
-    for spec in plain:
-        if spec.name in units:
-            raise FormatError(f"tensor {spec.name!r} is listed twice")
-        units[spec.name] = (spec,)
-    return {name: units[name] for name in sorted(units, key=_natural)}
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name)]
 
 
 def _root_of(folder: Path) -> str | None:

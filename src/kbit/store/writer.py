@@ -19,10 +19,9 @@ import numpy as np
 
 from kbit.core.errors import DTypeError, FormatError, IntegrityError, ShapeError, StorageError
 from kbit.core.files import storage_errors
-from kbit.core.registry import suggest
 from kbit.core.temporary import sync_directory
 from kbit.store.container import CHUNK_BYTES, open_container
-from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header
+from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header, near
 from kbit.store.seal import DIGEST_KEY, HASHES_KEY, ZERO_DIGEST, seal, tensor_hasher
 
 __all__ = ["ContainerWriter", "file_order"]
@@ -187,7 +186,7 @@ class ContainerWriter:
         if self._fd < 0:
             raise StorageError(errno.EBADF, "the writer is closed", str(self.partial))
         if name not in self.entries:
-            raise FormatError(f"{self.path} has no slot for tensor {name!r}: {suggest(name, self.entries)}")
+            raise FormatError(f"{self.path} has no slot for tensor {name!r}{near(name, self.entries)}")
         return self.entries[name]
 
 
