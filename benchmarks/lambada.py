@@ -113,10 +113,14 @@ def task(data: Path, cache: str) -> dict[str, Any]:
 def evaluate(model: Any, tokenizer: Any, options: argparse.Namespace) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=options.batch, max_length=model.config.max_position_embeddings)
     with tempfile.TemporaryDirectory() as cache:
-        result = simple_evaluate(wrapped, tasks=[task(options.data, cache)], limit=options.limit, bootstrap_iters=1000)
+        manager = TaskManager(include_defaults=False)  # lm_eval's own tasks are thousands of files, and none is needed
+        result = simple_evaluate(
+            wrapped, tasks=[task(options.data, cache)], limit=options.limit, bootstrap_iters=1000, task_manager=manager
+        )
     assert result is not None  # None only on ranks above 0 of a distributed run
     return dict(result)
 

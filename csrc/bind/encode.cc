@@ -63,7 +63,8 @@ void bind_encode(nb::module_& m) {
             .zero_point = pointer_or_null(zero_point),
         };
         int64_t first_bad = -1;
-        return reported(encode(task, threads, &first_bad), first_bad);
+        const Status status = encode(task, threads, &first_bad);
+        return reported(status, first_bad);
       },
       nb::arg("weights"), nb::arg("weight_type"), nb::arg("rows"), nb::arg("cols"), nb::arg("importance"), nb::arg("importance_stride"),
       nb::arg("levels"), nb::arg("bits"), nb::arg("anchor"), nb::arg("mirrored"), nb::arg("group_size"), nb::arg("search"),

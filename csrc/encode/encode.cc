@@ -76,8 +76,12 @@ class TileEncoder {
     if (bad != kNone) return bad;
     const ScaleCodec codec(task_.scale_kind, super_scale(tile));
     for (int64_t r = 0; r < kTileRows; ++r)
-      for (int64_t group = 0; group < shape_.groups; ++group)
-        r < shape_.tile_rows(tile) ? encode_group(codec, tile, r, group) : store(tile, r, group, {});
+      for (int64_t group = 0; group < shape_.groups; ++group) {
+        if (r < shape_.tile_rows(tile))
+          encode_group(codec, tile, r, group);
+        else
+          store(tile, r, group, {});
+      }
     clear_padding(tile);
     pack_tile(codes_.data(), task_.bits, shape_.tiles, shape_.kblocks, tile, task_.planes);
     return kNone;

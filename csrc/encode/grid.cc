@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <utility>
 
 namespace kbit::encode_detail {
 namespace {
@@ -14,43 +13,46 @@ constexpr uint32_t kFiniteBuckets = 0x7f80;  // of one sign; Inf and NaN follow
 
 inline uint32_t bucket_of(float t) { return std::bit_cast<uint32_t>(t) >> 16; }
 
-template <int... kIndex>
-__attribute__((always_inline)) inline int count_below(float t, const float* middle, std::integer_sequence<int, kIndex...>) {
-  return (0 + ... + (middle[kIndex] < t ? 1 : 0));
-}
-
-template <int... kIndex>
-__attribute__((always_inline)) inline float pick_level(float t, const float* middle, const float* level, std::integer_sequence<int, kIndex...>) {
-  float value = level[0];
-  ((value = middle[kIndex] < t ? level[kIndex + 1] : value), ...);
-  return value;
-}
-
+// `kLevels` is a power of two; midpoints past the last level are Inf and count for nothing.
 template <int kLevels>
-__attribute__((always_inline)) inline void direct_codes(const float* t, int64_t blocks, const float* middle, uint8_t* out) {
-  for (int64_t block = 0; block < blocks; ++block, t += kLanes, out += kLanes) {
-    int code[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) code[lane] = count_below(t[lane], middle, std::make_integer_sequence<int, kLevels - 1>());
-    for (int lane = 0; lane < kLanes; ++lane) out[lane] = static_cast<uint8_t>(code[lane]);
+__attribute__((always_inline)) inline void count_midpoints(const float* t, int64_t count, const float* middle, uint8_t* out) {
+  for (int64_t i = 0; i < count; i += kSpanAlign) {
+    Floats low, high;
+    std::memcpy(&low, t + i, sizeof low);
+    std::memcpy(&high, t + i + kLanes, sizeof high);
+    Ints low_code = {}, high_code = {};
+#pragma GCC unroll 16
+    for (int k = 0; k < kLevels - 1; ++k) {
+      low_code -= low > middle[k];  // a comparison is -1 where it holds
+      high_code -= high > middle[k];
+    }
+    const Bytes low_bytes = __builtin_convertvector(low_code, Bytes), high_bytes = __builtin_convertvector(high_code, Bytes);
+    std::memcpy(out + i, &low_bytes, sizeof low_bytes);
+    std::memcpy(out + i + kLanes, &high_bytes, sizeof high_bytes);
   }
 }
 
 template <int kLevels>
-__attribute__((always_inline)) inline void direct_values(const float* t, int64_t blocks, const float* middle, const float* level, float* out) {
-  for (int64_t block = 0; block < blocks; ++block, t += kLanes, out += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane)
-      out[lane] = pick_level(t[lane], middle, level, std::make_integer_sequence<int, kLevels - 1>());
+__attribute__((always_inline)) inline void pick_levels(const float* t, int64_t count, const float* middle, const float* level, float* out) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Floats at;
+    std::memcpy(&at, t + i, sizeof at);
+    Floats value = Floats{} + level[0];
+#pragma GCC unroll 16
+    for (int k = 0; k < kLevels - 1; ++k) value = at > middle[k] ? Floats{} + level[k + 1] : value;
+    std::memcpy(out + i, &value, sizeof value);
+  }
 }
 
-KBIT_CLONES void codes_2(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<2>(t, blocks, middle, out); }
-KBIT_CLONES void codes_4(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<4>(t, blocks, middle, out); }
-KBIT_CLONES void codes_8(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<8>(t, blocks, middle, out); }
-KBIT_CLONES void codes_16(const float* t, int64_t blocks, const float* middle, uint8_t* out) { direct_codes<16>(t, blocks, middle, out); }
+KBIT_CLONES void codes_2(const float* t, int64_t n, const float* middle, uint8_t* out) { count_midpoints<2>(t, n, middle, out); }
+KBIT_CLONES void codes_4(const float* t, int64_t n, const float* middle, uint8_t* out) { count_midpoints<4>(t, n, middle, out); }
+KBIT_CLONES void codes_8(const float* t, int64_t n, const float* middle, uint8_t* out) { count_midpoints<8>(t, n, middle, out); }
+KBIT_CLONES void codes_16(const float* t, int64_t n, const float* middle, uint8_t* out) { count_midpoints<16>(t, n, middle, out); }
 
-KBIT_CLONES void values_2(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<2>(t, n, m, level, out); }
-KBIT_CLONES void values_4(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<4>(t, n, m, level, out); }
-KBIT_CLONES void values_8(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<8>(t, n, m, level, out); }
-KBIT_CLONES void values_16(const float* t, int64_t n, const float* m, const float* level, float* out) { direct_values<16>(t, n, m, level, out); }
+KBIT_CLONES void values_2(const float* t, int64_t n, const float* m, const float* level, float* out) { pick_levels<2>(t, n, m, level, out); }
+KBIT_CLONES void values_4(const float* t, int64_t n, const float* m, const float* level, float* out) { pick_levels<4>(t, n, m, level, out); }
+KBIT_CLONES void values_8(const float* t, int64_t n, const float* m, const float* level, float* out) { pick_levels<8>(t, n, m, level, out); }
+KBIT_CLONES void values_16(const float* t, int64_t n, const float* m, const float* level, float* out) { pick_levels<16>(t, n, m, level, out); }
 
 // One midpoint a bucket needs no loop; crowded buckets (degenerate codebooks) end their search early.
 inline int bucket_code(float t, int steps, const uint8_t* first_code, const float* middle) {
@@ -92,20 +94,18 @@ void Grid::build_buckets() {
 }
 
 void Grid::codes(const float* t, int64_t count, uint8_t* out) const {
-  const int64_t blocks = count / kLanes;
-  if (n_levels_ <= 2) return codes_2(t, blocks, middle_, out);
-  if (n_levels_ <= 4) return codes_4(t, blocks, middle_, out);
-  if (n_levels_ <= 8) return codes_8(t, blocks, middle_, out);
-  if (n_levels_ <= 16) return codes_16(t, blocks, middle_, out);
+  if (n_levels_ <= 2) return codes_2(t, count, middle_, out);
+  if (n_levels_ <= 4) return codes_4(t, count, middle_, out);
+  if (n_levels_ <= 8) return codes_8(t, count, middle_, out);
+  if (n_levels_ <= 16) return codes_16(t, count, middle_, out);
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(bucket_code(t[i], bucket_steps_, first_code_.data(), middle_));
 }
 
 void Grid::values(const float* t, int64_t count, float* out) const {
-  const int64_t blocks = count / kLanes;
-  if (n_levels_ <= 2) return values_2(t, blocks, middle_, level_, out);
-  if (n_levels_ <= 4) return values_4(t, blocks, middle_, level_, out);
-  if (n_levels_ <= 8) return values_8(t, blocks, middle_, level_, out);
-  if (n_levels_ <= 16) return values_16(t, blocks, middle_, level_, out);
+  if (n_levels_ <= 2) return values_2(t, count, middle_, level_, out);
+  if (n_levels_ <= 4) return values_4(t, count, middle_, level_, out);
+  if (n_levels_ <= 8) return values_8(t, count, middle_, level_, out);
+  if (n_levels_ <= 16) return values_16(t, count, middle_, level_, out);
   for (int64_t i = 0; i < count; ++i) out[i] = level_[bucket_code(t[i], bucket_steps_, first_code_.data(), middle_)];
 }
 

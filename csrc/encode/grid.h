@@ -16,7 +16,7 @@ class Grid {
  public:
   Grid(const float* levels, int n_levels);
 
-  void codes(const float* t, int64_t count, uint8_t* out) const;   // count: a multiple of kLanes
+  void codes(const float* t, int64_t count, uint8_t* out) const;   // count: a multiple of kSpanAlign
   void values(const float* t, int64_t count, float* out) const;    // the nearest levels themselves
   bool antisymmetric() const;                                      // a scale and its negative do the same
 

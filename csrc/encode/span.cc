@@ -9,55 +9,64 @@ namespace {
 
 constexpr int32_t kInfinityKey = 0x7f800000;
 
-// Half to float by exponent arithmetic: the product is exact, subnormals included; Inf and NaN keep an all-ones exponent.
-inline uint32_t widen_half(uint16_t half) {
-  const uint32_t magnitude = (half & 0x7fffu) << 13, sign = (half & 0x8000u) << 16;
-  const uint32_t finite = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
-  return sign | finite | (magnitude >= 0x0f800000u ? 0x7f800000u : 0u);
+// Half to float by exponent arithmetic: the product is exact, subnormals included; Inf and NaN get an all-ones exponent.
+KBIT_CLONES void widen_halves(const uint16_t* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Halves halves;
+    std::memcpy(&halves, in + i, sizeof halves);
+    const Words wide = __builtin_convertvector(halves, Words), magnitude = (wide & 0x7fff) << 13;
+    const Floats scaled = (Floats)magnitude * 0x1p112f;
+    const Words special = (Words)((Ints)magnitude >= 0x0f800000) & 0x7f800000;
+    const Words bits = (wide & 0x8000) << 16 | (Words)scaled | special;
+    std::memcpy(out + i, &bits, sizeof bits);
+  }
 }
 
-// Order-preserving map of floats to integers; NaN lies beyond the infinities.
-inline int32_t key_of(float value) {
-  const int32_t bits = std::bit_cast<int32_t>(value);
-  return bits ^ ((bits >> 31) & 0x7fffffff);
+KBIT_CLONES void widen_bfloats(const uint16_t* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Halves halves;
+    std::memcpy(&halves, in + i, sizeof halves);
+    const Words bits = __builtin_convertvector(halves, Words) << 16;
+    std::memcpy(out + i, &bits, sizeof bits);
+  }
 }
+
+// Floats map to integers of the same order; NaN lies beyond the infinities.
 inline float value_of(int32_t key) { return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff)); }
 
-KBIT_CLONES void widen_halves(const uint16_t* in, int64_t blocks, float* out) {
-  for (int64_t block = 0; block < blocks; ++block, in += kLanes, out += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) out[lane] = std::bit_cast<float>(widen_half(in[lane]));
+KBIT_CLONES void key_range(const float* span, int64_t count, int32_t* low, int32_t* high) {
+  Ints lows = {}, highs = {};
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Ints bits;
+    std::memcpy(&bits, span + i, sizeof bits);
+    const Ints key = bits ^ ((bits >> 31) & 0x7fffffff);
+    lows = key < lows ? key : lows;
+    highs = key > highs ? key : highs;
+  }
+  *low = *high = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    *low = std::min(*low, lows[lane]);
+    *high = std::max(*high, highs[lane]);
+  }
 }
 
-KBIT_CLONES void widen_bfloats(const uint16_t* in, int64_t blocks, float* out) {
-  for (int64_t block = 0; block < blocks; ++block, in += kLanes, out += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) out[lane] = std::bit_cast<float>(static_cast<uint32_t>(in[lane]) << 16);
-}
-
-KBIT_CLONES void key_range(const float* span, int64_t blocks, int32_t* low, int32_t* high) {
-  int32_t lows[kLanes] = {}, highs[kLanes] = {};
-  for (int64_t block = 0; block < blocks; ++block, span += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int32_t key = key_of(span[lane]);
-      lows[lane] = lows[lane] < key ? lows[lane] : key;
-      highs[lane] = highs[lane] > key ? highs[lane] : key;
-    }
-  *low = *std::min_element(lows, lows + kLanes);
-  *high = *std::max_element(highs, highs + kLanes);
-}
-
-KBIT_CLONES void divide_blocks(const float* span, int64_t blocks, float scale, float zero_point, float* out) {
-  for (int64_t block = 0; block < blocks; ++block, span += kLanes, out += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) out[lane] = span[lane] / scale + zero_point;
+KBIT_CLONES void divide(const float* span, int64_t count, float scale, float zero_point, float* out) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Floats w;
+    std::memcpy(&w, span + i, sizeof w);
+    const Floats t = w / scale + zero_point;
+    std::memcpy(out + i, &t, sizeof t);
+  }
 }
 
 template <void (*kWiden)(const uint16_t*, int64_t, float*)>
 void load_16_bit(const uint16_t* in, int64_t count, float* out) {
-  const int64_t whole = count / kLanes;
+  const int64_t whole = count / kSpanAlign * kSpanAlign;
   kWiden(in, whole, out);
-  if (const int64_t done = whole * kLanes; done < count) {
-    uint16_t rest[kLanes] = {};
-    std::memcpy(rest, in + done, static_cast<size_t>(count - done) * 2);
-    kWiden(rest, 1, out + done);
+  if (whole < count) {
+    uint16_t rest[kSpanAlign] = {};
+    std::memcpy(rest, in + whole, static_cast<size_t>(count - whole) * 2);
+    kWiden(rest, kSpanAlign, out + whole);
   }
 }
 
@@ -77,7 +86,7 @@ void load_span(const Weights& weights, int64_t row, int64_t col, int64_t count, 
 
 bool span_range(const float* span, int64_t count, float* low, float* high) {
   int32_t low_key, high_key;
-  key_range(span, padded(count) / kLanes, &low_key, &high_key);
+  key_range(span, padded(count), &low_key, &high_key);
   *low = value_of(low_key);
   *high = value_of(high_key);
   return high_key < kInfinityKey && low_key > ~kInfinityKey;
@@ -87,7 +96,7 @@ void divide_span(const float* span, int64_t count, float scale, float zero_point
   if (scale == 0.0f)
     std::fill(out, out + padded(count), zero_point);
   else
-    divide_blocks(span, padded(count) / kLanes, scale, zero_point, out);
+    divide(span, padded(count), scale, zero_point, out);
 }
 
 }  // namespace kbit::encode_detail

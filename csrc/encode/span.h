@@ -1,4 +1,4 @@
-// A span: consecutive weights of one row as fp32, padded to a multiple of kLanes.
+// A span: consecutive weights of one row as fp32, padded to a multiple of kSpanAlign.
 #pragma once
 
 #include "clones.h"
@@ -6,7 +6,7 @@
 
 namespace kbit::encode_detail {
 
-constexpr int64_t padded(int64_t count) { return ceil_div(count, kLanes) * kLanes; }
+constexpr int64_t padded(int64_t count) { return ceil_div(count, kSpanAlign) * kSpanAlign; }
 
 // Weights [col, col + count) of `row` into out[0 … padded(count)); the padding is 0.
 void load_span(const Weights& weights, int64_t row, int64_t col, int64_t count, float* out);

@@ -97,6 +97,7 @@ def kbit() -> Callable[..., Called]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights, tied embedding, and the embedded model's tokenizer."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()  # as `main` does for a process
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=4096,

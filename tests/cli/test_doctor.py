@@ -34,7 +34,9 @@ def test_threads_are_refused_by_the_native_face(kbit: Callable) -> None:
     assert "threads must be" in called.err
 
 
-@pytest.mark.parametrize(("text", "mode"), [("always [madvise] never\n", "madvise"), ("[always] madvise never", "always"), ("?", "unknown")])
+@pytest.mark.parametrize(
+    ("text", "mode"), [("always [madvise] never\n", "madvise"), ("[always] madvise never", "always"), ("?", "unknown")]
+)
 def test_huge_pages(text: str, mode: str, tmp_path: Path) -> None:
     (tmp_path / "enabled").write_text(text)
     assert huge_pages(tmp_path / "enabled") == mode

@@ -63,9 +63,7 @@ def test_a_destination_that_is_there_is_kept_unless_told(kbit: Callable, tiny_mo
         (["--scheme", "nf4", "--max-shard-size", "huge"], "5GB"),
     ],
 )
-def test_what_cannot_be_understood_is_one_line(
-    arguments: list[str], words: str, kbit: Callable, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_understood_is_one_line(arguments: list[str], words: str, kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:
     called = kbit("quantize", tiny_model, "-o", tmp_path / "out", *arguments, "--json")
     assert called.code == 1
     assert called.out == ""

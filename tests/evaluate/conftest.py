@@ -1,6 +1,7 @@
 """Tiny models, and a tokenizer made here, so that no test needs data from elsewhere."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,34 @@ def byte_tokenizer() -> Callable[..., Tokenizer]:
         if adds_bos:
             tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 257)])
         return tokenizer
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: Callable[..., Tokenizer]) -> Callable[..., Path]:
+    """A Llama with every awkward size: 24 and 120 rows are not whole tiles."""
+    made: dict[tuple[torch.dtype, bool], Path] = {}
+
+    def build(dtype: torch.dtype = torch.float32, adds_bos: bool = False) -> Path:
+        if (dtype, adds_bos) not in made:
+            torch.manual_seed(3)
+            config = LlamaConfig(
+                vocab_size=258,
+                hidden_size=96,
+                intermediate_size=120,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=1,
+                max_position_embeddings=64,
+                initializer_range=0.2,
+                tie_word_embeddings=False,
+            )
+            folder = tmp_path_factory.mktemp("model")
+            LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+            byte_tokenizer(adds_bos).save(str(folder / "tokenizer.json"))
+            made[dtype, adds_bos] = folder
+        return made[dtype, adds_bos]
 
     return build
 

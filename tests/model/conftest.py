@@ -1,6 +1,6 @@
 """Tiny random models of the architectures that matter, and checkpoints of them on disk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,9 @@ def run(model: nn.Module, name: str) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    yield
 
 
 @pytest.fixture(scope="session")

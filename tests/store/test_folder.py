@@ -19,6 +19,7 @@ from kbit.store.writer import ContainerWriter
 from .conftest import CONFIG, PLAIN, filled, random_tensor, small_manifest, write_small_model
 
 NORM = PLAIN[0]
+MODULE = "model.layers.0.up_proj"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def sharded(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 1500])
 def test_what_was_written_is_read(tmp_path: Path, max_shard_bytes: int) -> None:
-    manifest = small_manifest(ties={"lm_head.weight": "model.embed_tokens.weight"})
+    manifest = small_manifest(ties={"lm_head.weight": "model.embed_tokens.weight", "twin": MODULE})
     root = write_small_model(tmp_path / "m", manifest, max_shard_bytes=max_shard_bytes)
     with open_model(tmp_path / "m") as model:
         assert model.config == CONFIG
@@ -45,6 +46,7 @@ def test_what_was_written_is_read(tmp_path: Path, max_shard_bytes: int) -> None:
             found, expected = model.quantized(name).parts(), random_tensor(name, module).parts()
             assert found.keys() == expected.keys()
             assert all(np.array_equal(found[part], expected[part]) for part in expected)
+        assert np.array_equal(model.quantized("twin").weight, model.quantized(MODULE).weight)
         for name in model.names():
             model.check(name)
         assert model.size_bytes == sum(path.stat().st_size for path in (tmp_path / "m").glob("*.safetensors"))
@@ -197,7 +199,6 @@ def sealed_with(tmp_path: Path, change: Callable[[dict[str, TensorSpec]], Any], 
     return tmp_path / "m"
 
 
-MODULE = "model.layers.0.up_proj"
 SCALE = f"{MODULE}.weight_scale"
 
 

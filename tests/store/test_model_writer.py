@@ -14,9 +14,11 @@ from safetensors.numpy import load_file, save_file
 from kbit.core.errors import FormatError, ResumeMismatch, ShapeError, StorageError
 from kbit.store.folder import open_model
 from kbit.store.header import TensorSpec
+from kbit.store.journal import Journal
 from kbit.store.manifest import Manifest
 from kbit.store.model_writer import ModelWriter, seal_model
 from kbit.store.verify import verify
+from kbit.store.writer import ContainerWriter
 
 from .conftest import CONFIG, PLAIN, filled, random_tensor, small_manifest, tree_bytes, write_small_model
 
@@ -143,6 +145,31 @@ def test_unfinished_work_of_another_run_is_refused_and_kept(tmp_path: Path, chan
         ModelWriter(tmp_path / "m", **options)  # type: ignore[arg-type]
     assert tree_bytes(tmp_path) == before
     ModelWriter(tmp_path / "m", **options, resume=False).close()  # type: ignore[arg-type]
+
+
+def test_files_that_no_journal_vouches_for_are_not_published(tmp_path: Path) -> None:
+    (tmp_path / "m.partial").mkdir()
+    (tmp_path / "m.partial" / "junk.py").write_text("x")
+    write_small_model(tmp_path / "m")
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_model_set_aside_by_a_killed_exchange_comes_back(tmp_path: Path) -> None:
+    write_small_model(tmp_path / "m")
+    old = tree_bytes(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / ".m.kbit-old")
+    with pytest.raises(StorageError, match="already there"):
+        write_small_model(tmp_path / "m")
+    assert tree_bytes(tmp_path / "m") == old
+
+
+def test_the_journal_speaks_only_of_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    sync, append = ContainerWriter.sync, Journal.append
+    monkeypatch.setattr(ContainerWriter, "sync", lambda self: (steps.append("sync"), sync(self))[1])
+    monkeypatch.setattr(Journal, "append", lambda self, record: (steps.append("journal"), append(self, record))[1])
+    write_small_model(tmp_path / "m", finish=False)
+    assert steps == ["sync", "journal"] * len(UNITS)
 
 
 def test_two_writers_at_once(tmp_path: Path) -> None:

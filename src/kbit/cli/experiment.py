@@ -47,8 +47,13 @@ WRITING = Settings(max_tokens=90, beams=5, no_repeat=3)
 def plans(bits: Sequence[int]) -> list[Plan]:
     """A plan for each data type at each k."""
     embedding = Scheme.parse(EMBEDDING)
-    schemes = [Scheme.parse(f"{grid}{k}:g{GROUP_SIZE}") for grid in NAMES for k in bits]
+    schemes = [Scheme.parse(f"{grid}{k}{_detail(grid, k)}:g{GROUP_SIZE}") for grid in NAMES for k in bits]
     return [Plan(default=scheme, embedding=embedding, head=embedding) for scheme in schemes]
+
+
+def _detail(grid: str, bits: int) -> str:
+    """Log grids keep eight octaves (all they have below k = 4) and spend further bits on steps between powers of two."""
+    return f"r{2 ** (bits - 4)}" if grid == "log" and bits > 4 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ class Experiment:
 
     def _encoded(self, plan: Plan, reference: ReferenceLogits) -> Row:
         folder = Path(self._folder.name) / plan.default.text.replace(":", "-")
-        quantize_folder(self.source, folder, plan)
+        quantize_folder(self.source, folder, plan, progress=False)
         size, model = stored_size(folder), load_causal_model(folder)
         found = compare(model, reference, self.windows)
         loss, distance = found.loss.perplexity, found.divergence
@@ -151,7 +156,7 @@ class Experiment:
     def keep(self, row: Row, folder: Path) -> None:
         """Write the model of a row to `folder`; the same bytes as those that were measured."""
         plan = next(plan for plan in self.plans if plan.default.text == row.scheme)
-        quantize_folder(self.source, folder, plan, overwrite=True)
+        quantize_folder(self.source, folder, plan, overwrite=True, progress=False)
 
     def texts(self, packed: Path) -> Texts:
         """The prompt continued by the original and by the model in `packed`, same settings."""
@@ -162,7 +167,8 @@ class Experiment:
     def caption(self) -> str:
         """What a reader of the table must know."""
         return (
-            f"Groups of {GROUP_SIZE} weights share an fp16 scale. Embedding and head are one tensor here, stored as {EMBEDDING} in every "
+            f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. "
+            f"Embedding and head are one tensor here, stored as {EMBEDDING} in every "
             f"k-bit row; the 16-bit row is the original file, run in float32. Tokens/s: one sequence, written through transformers, whose "
             f"own loop takes most of the time of so small a model. Text: excerpts of eight books that the model never saw; "
             f"{self.windows.protocol.text}."

@@ -59,7 +59,9 @@ class NearestEncoder:
     Every segment that `encode_rows` and `constant_segments` return is written at its place of the parts that `part_shapes` lists.
     """
 
-    def __init__(self, shape: tuple[int, ...], scheme: Scheme, *, name: str = "tensor", levels: Float32 | None = None, threads: int = 0) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], scheme: Scheme, *, name: str = "tensor", levels: Float32 | None = None, threads: int = 0
+    ) -> None:
         """Encoder of a tensor of logical `shape`.
 
         Args:

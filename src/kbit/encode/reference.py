@@ -4,14 +4,14 @@ Weights are handled as [rows, groups, width]: every group padded to the same wid
 of 0. `kbit.encode.nearest` and `csrc/encode/search.h` say what is computed; here is how, in the same order of operations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kbit.core.scheme import Scheme
-from kbit.tensor.blocks import BlockLayout, tiles_of_rows
+from kbit.tensor.blocks import TILE_ROWS, BlockLayout, tiles_of_rows
 from kbit.tensor.packing import reference_pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
 from kbit.tensor.scales import round_scale, scale_anchor, super_scale_for
@@ -23,9 +23,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 #: scales that the mse search tries, in parts of the absmax scale
-MULTIPLIERS: Float32 = np.array(
-    [1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25], np.float32
-)
+MULTIPLIERS: Float32 = np.array([1.3, 1.15, 1.05, 0.95, 0.9, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25], np.float32)
 _REFITS = 4
 _LANES = 8
 
@@ -49,10 +47,13 @@ class _Choice:
     square: Float64  # B = Σ p·v²
     gain: Float64  # value·(2A − value·B)
 
+    def where(self, take: Array, other: "_Choice") -> "_Choice":
+        """`other` in the groups to `take`, else this one."""
+        return _Choice(*(np.where(take, getattr(other, field.name), getattr(self, field.name)) for field in fields(self)))
+
     def better(self, other: "_Choice") -> "_Choice":
         """`other` where it gains strictly more."""
-        take = other.gain > self.gain
-        return _Choice(*(np.where(take, getattr(other, name), getattr(self, name)) for name in self.__dataclass_fields__))
+        return self.where(other.gain > self.gain, other)
 
 
 class _Search:
@@ -87,7 +88,7 @@ class _Search:
                 scale = np.where(active, best.product / best.square, 0.0).astype(np.float32)
             candidate = self.evaluate(scale, best.zero)
             active = active & (candidate.gain > best.gain)
-            best = best.better(_Choice(*(np.where(active, candidate.__dict__[n], best.__dict__[n]) for n in best.__dict__)))
+            best = best.where(active, candidate)
             active = active & (best.square > 0)
         return best
 
@@ -154,7 +155,9 @@ def _absmax_scale(low: Float32, high: Float32, levels: Float32, scheme: Scheme) 
             steps = (high.astype(np.float64) - low.astype(np.float64)) / (levels.size - 1)
             return np.minimum(steps, np.finfo(np.float32).max).astype(np.float32)
         extreme = np.where(high >= -low, high, low)
-        return np.abs(extreme) / np.float32(abs(anchor)) if mirrored else extreme / np.float32(anchor)
+        if mirrored:
+            extreme, anchor = np.abs(extreme), abs(anchor)
+        return np.asarray(extreme / np.float32(anchor), np.float32)
 
 
 def _super_scales(absmax: Float32, scheme: Scheme, levels: Float32) -> tuple[Float32 | None, Float32 | None]:
@@ -167,10 +170,11 @@ def _super_scales(absmax: Float32, scheme: Scheme, levels: Float32) -> tuple[Flo
         stored = super_scale_for(np.abs(absmax).max(keepdims=True)[0], scheme.scale_dtype, anchor)
         return stored, np.broadcast_to(stored, (rows, 1))
     stored = super_scale_for(np.abs(tiles_of_rows(absmax)).max(axis=(1, 2)), scheme.scale_dtype, anchor)
-    return stored, np.repeat(stored, 16)[:rows, None]
+    return stored, np.repeat(stored, TILE_ROWS)[:rows, None]
 
 
 def _zero_points(low: Float32, value: Float32, levels: Float32) -> Float32:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         steps = np.where(value == 0, 0.0, -low.astype(np.float64) / value.astype(np.float64))
-    return np.rint(np.clip(steps, 0, levels.size - 1)).astype(np.float32)
+    rounded: Float32 = np.rint(np.clip(steps, 0, levels.size - 1)).astype(np.float32)
+    return rounded

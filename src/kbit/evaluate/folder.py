@@ -9,7 +9,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from kbit.core.errors import ModelError, ShapeError
-from kbit.core.files import read_json
 from kbit.evaluate.divergence import Comparison, Divergence, compare
 from kbit.evaluate.logits import ModelLogits
 from kbit.evaluate.models import load_causal_model, load_tokenizer
@@ -51,7 +50,7 @@ class EvaluationResult:
             **loss,
             **figures,
             **self.size.to_json(),
-            "perplexity_original": None if self.reference is None else self.reference.perplexity.value,
+            "reference_perplexity": None if self.reference is None else self.reference.perplexity.value,
             "intervals": loss["intervals"] | ((figures.get("intervals")) or {}),
             "mode": self.mode,
             "seconds": self.seconds,
@@ -87,6 +86,7 @@ def evaluate_folder(
 
     Raises:
         ModelError: not a causal language model, or an original with another tokenizer or vocabulary.
+        SchemeError: an unknown mode.
         FormatError: a folder or text that is not what it should be.
         ShapeError: no text, a text shorter than one window, or a context beyond the model's positions.
         NumericsError: NaN or Inf among the logits; names the window.
@@ -96,9 +96,9 @@ def evaluate_folder(
     path, against = Path(path), None if against is None else Path(against)
     size = stored_size(path)
     tokens = tokenize(read_text(*texts), _tokenizer(path, against))
-    context = _positions(path) if context is None else context
-    windows = Windows(tokens, context=context, stride=stride, bos=bos, limit_tokens=limit_tokens)
     model = ModelLogits(load_causal_model(path, mode=mode))
+    context = _positions(model.config) if context is None else context
+    windows = Windows(tokens, context=context, stride=stride, bos=bos, limit_tokens=limit_tokens)
     reference = None if against is None else ModelLogits(load_causal_model(against, mode=mode))
     started = time.perf_counter()
     comparison: Comparison | None = None
@@ -128,6 +128,6 @@ def _tokenizer(path: Path, against: Path | None) -> Tokenizer:
     return tokenizers[0]
 
 
-def _positions(path: Path) -> int:
-    positions = read_json(path / "config.json").get("max_position_embeddings")
+def _positions(config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None)
     return min(positions, MAX_CONTEXT) if isinstance(positions, int) else MAX_CONTEXT

@@ -122,7 +122,7 @@ def _at(ordered: NDArray[np.float64], share: float) -> float:
 
 
 def exponential(estimate: Estimate) -> Estimate:
-    """exp of an estimate and its bounds: perplexity from nats a token; beyond the floats it is infinite."""
+    """The exponential of an estimate and its bounds: perplexity from nats a token; beyond the floats it is infinite."""
     return Estimate(_exp(estimate.value), *(None if bound is None else _exp(bound) for bound in (estimate.low, estimate.high)))
 
 
@@ -131,7 +131,7 @@ def _exp(value: float) -> float:
 
 
 def student_t(confidence: float, degrees: int) -> float:
-    """t with P(|T| ≤ t) = confidence at whole `degrees` of freedom, by bisection on the finite series of its distribution.
+    """The t with P(|T| ≤ t) = confidence at whole `degrees` of freedom, by bisection on the finite series of its distribution.
 
     The series is 26.7.3–26.7.4 of Abramowitz & Stegun, Handbook of Mathematical Functions.
     """

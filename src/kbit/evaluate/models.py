@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from kbit.core.errors import FormatError, MissingExtraError, ModelError
+from kbit.core.errors import FormatError, MissingExtraError, ModelError, SchemeError
 from kbit.core.files import open_regular, storage_errors
+from kbit.core.registry import suggest
+from kbit.kernels import MODES
 from kbit.store.check import check_folder
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def load_causal_model(path: Path, *, mode: str = "fast") -> "torch.nn.Module":
-    """A causal language model in eval mode: a k-bit folder on kbit's kernels, any other in float32.
+    """A causal language model in eval mode: a k-bit folder on kbit's kernels, any other as it is; both in float32.
 
     Args:
         path: its folder.
@@ -26,16 +28,22 @@ def load_causal_model(path: Path, *, mode: str = "fast") -> "torch.nn.Module":
 
     Raises:
         ModelError: not a causal language model, or one that transformers cannot load.
+        SchemeError: an unknown mode.
         MissingExtraError: transformers is not installed.
     """
+    if mode not in MODES:
+        raise SchemeError(f"unknown mode {mode!r}: {suggest(mode, MODES)}")
     config = check_folder(path)
     architectures = config.get("architectures") or ["none"]
     if not str(architectures[0]).endswith(_CAUSAL):
         raise ModelError(f"expected a causal language model in {path}, got {architectures[0]}")
     if is_packed(config):
+        import torch
+
         from kbit.model.load import load
 
-        model: torch.nn.Module = load(path, mode=mode)
+        # float32 as for the original: activations in bfloat16 would cost more than 8-bit weights do
+        model: torch.nn.Module = load(path, mode=mode, dtype=torch.float32)
         return model.eval()
     return _load_plain(path)
 

@@ -36,7 +36,7 @@ class SpeedResult:
         decode_gb_per_s: 10⁹ bytes of weights read a second while decoding.
         memory_roof_gb_per_s, int8_roof_gmac_per_s: medians of the probes between the repeats.
         threads, isa: what the kernels ran with.
-        load_seconds: from the folder to the first logits; None for a model that was in memory.
+        load_seconds: from the folder to the first logits, first imports included; None for a model that was in memory.
         peak_rss_bytes: of the whole process so far.
         weight_bytes_per_token: weights read for one token.
         prompt_tokens, decode_tokens, repeats: the work of each repeat and their number.

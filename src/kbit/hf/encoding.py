@@ -112,7 +112,7 @@ class Encoding:
 
 
 def _digest(tensor: torch.Tensor) -> bytes:
-    return sha256(tensor.contiguous().view(torch.uint8).numpy()).digest()
+    return sha256(tensor.contiguous().view(torch.uint8).numpy().data).digest()
 
 
 class EncodeOnLoad(ConversionOps):  # type: ignore[misc]

@@ -8,6 +8,9 @@
 One object serves one call of `from_pretrained` and stays with its model.
 """
 
+from collections.abc import Container
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,9 @@ from kbit.hf.config import QUANT_METHOD, KbitConfig
 from kbit.hf.encoding import EncodeOnLoad, Encoding
 from kbit.hf.saving import sealed_save
 from kbit.hf.stored import StoredWeights
-from kbit.hf.ties import without_aliases
+from kbit.hf.ties import adjust_bias, without_aliases
 from kbit.nn.swap import unswap
-from kbit.store.manifest import Manifest, Module
+from kbit.store.manifest import Manifest, Module, package_version
 
 __all__ = ["KbitHfQuantizer"]
 
@@ -92,6 +95,7 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any) -> Any:
         config = self.quantization_config
         assert config.plan is not None
+        model._adjust_bias = adjust_bias
         if self.pre_quantized:
             self._work = StoredWeights(model, checkpoint_files or (), config.plan, config.mode)
         else:
@@ -106,32 +110,35 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
             return _decode(model, model.config.dtype)
         # the arrays are saved under the names they have here: a packed weight cannot be split or transposed back into others
         model._weight_conversions = []
-        model.save_pretrained = sealed_save(model, lambda: self.manifest(model))
+        model.save_pretrained = partial(sealed_save, model)  # not a closure: a copy of the model saves the copy
         return model
 
+    def remove_quantization_config(self, model: Any) -> None:
+        """Take everything of the plug-in off a model that holds no packed weight any more."""
+        super().remove_quantization_config(model)
+        for name in ("save_pretrained", "_adjust_bias"):
+            model.__dict__.pop(name, None)
+
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
-        model.__dict__.pop("save_pretrained", None)
         return _decode(model, dtype or model.config.dtype)
 
-    def manifest(self, model: Any) -> Manifest:
-        """What a saved folder of `model` says of itself."""
+    def manifest(self, model: Any, names: Container[str]) -> Manifest:
+        """What a saved folder of `model` with tensors `names` says of itself."""
         assert self._work is not None
         targets = self._work.targets
         modules = {target.name: Module(target.scheme, target.shape, target.kind) for target in targets}
         ties = {place: target.name for target in targets for place in target.places[1:]}
-        packed = {place for target in targets for place in target.places}
-        ties |= {
-            alias: owner
-            for alias, owner in model.all_tied_weights_keys.items()
-            if alias.rpartition(".")[0] not in packed and model.get_parameter_or_buffer(alias) is model.get_parameter_or_buffer(owner)
-        }
+        plain = {alias: owner for alias, owner in model.all_tied_weights_keys.items() if alias not in self._work.ties}
+        ties |= {alias: owner for alias, owner in plain.items() if alias not in names and owner in names}
         before = self._work.manifest if isinstance(self._work, StoredWeights) else None
         if before is not None:
-            return Manifest(before.plan, modules, ties, before.base_model, before.seed, before.calibration_digest, before.loss)
-        return Manifest(self.quantization_config.plan, modules, ties, Path(model.config.name_or_path).name)
+            return replace(before, modules=modules, ties=ties, kbit_version=package_version())
+        source = Path(model.config.name_or_path)
+        return Manifest(self.quantization_config.plan, modules, ties, source.name if source.is_dir() else str(source))
 
 
-def _decode(model: Any, dtype: torch.dtype) -> Any:
+def _decode(model: Any, dtype: torch.dtype | str) -> Any:
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype  # saving writes it into the configuration as a text
     unswap(model, dtype)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -8,14 +8,13 @@ to. A folder is left without seal where it could not be read back as one model: 
 
 import inspect
 import tempfile
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from kbit.core.errors import ModelError
 from kbit.core.files import storage_errors
 from kbit.store.check import side_files
+from kbit.store.folder import open_model
 from kbit.store.manifest import Manifest
 from kbit.store.model_writer import DEFAULT_SHARD_BYTES, seal_model
 from kbit.store.shards import INDEX_NAME
@@ -23,35 +22,31 @@ from kbit.store.shards import INDEX_NAME
 __all__ = ["sealed_save"]
 
 
-def sealed_save(model: Any, manifest_of: Callable[[], Manifest]) -> Callable[..., None]:
-    """A `save_pretrained` for `model`, whose files carry the seal of `manifest_of()`.
+def sealed_save(model: Any, *args: Any, **kwargs: Any) -> None:
+    """`PreTrainedModel.save_pretrained` for `model`, whose files then carry the seal.
 
     Raises:
         ModelError: `push_to_hub=True`: files would be sent before they are sealed; `model.push_to_hub(repository)` sends sealed ones.
     """
     ordinary = type(model).save_pretrained
-    signature = inspect.signature(ordinary)
-
-    @wraps(ordinary)
-    def save_pretrained(*args: Any, **kwargs: Any) -> None:
-        given = signature.bind(model, *args, **kwargs)
-        values = given.arguments
-        if values.get("push_to_hub"):
-            raise ModelError("push_to_hub=True would send the files before they are sealed: expected model.push_to_hub(repository)")
-        if not _can_seal(model, values):
-            ordinary(*given.args, **given.kwargs)
-            return
-        target = Path(values["save_directory"]).absolute()
-        with storage_errors(target, "make the folder"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-        with temporary as work:
-            folder = Path(work) / target.name
-            values["save_directory"] = folder
-            ordinary(*given.args, **given.kwargs)
-            _publish(folder, target, manifest_of())
-
-    return save_pretrained
+    given = inspect.signature(ordinary).bind(model, *args, **kwargs)
+    values = given.arguments
+    if values.get("push_to_hub"):
+        raise ModelError("push_to_hub=True would send the files before they are sealed: expected model.push_to_hub(repository)")
+    if not _can_seal(model, values):
+        ordinary(*given.args, **given.kwargs)
+        return
+    target = Path(values["save_directory"]).absolute()
+    with storage_errors(target, "make the folder"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    with temporary as work:
+        folder = Path(work) / target.name
+        values["save_directory"] = folder
+        ordinary(*given.args, **given.kwargs)
+        with open_model(folder, require_seal=False) as stored:
+            manifest = model.hf_quantizer.manifest(model, stored)
+        _publish(folder, target, manifest)
 
 
 def _can_seal(model: Any, values: dict[str, Any]) -> bool:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from kbit.nn.packed import PackedModule, share_packed
 from kbit.nn.targets import Target
 
-__all__ = ["as_tied", "drop_aliases", "packed_layer", "share_aliases", "take_ties", "weight_names", "without_aliases"]
+__all__ = ["adjust_bias", "as_tied", "drop_aliases", "packed_layer", "share_aliases", "take_ties", "weight_names", "without_aliases"]
 
 
 def weight_names(target: Target) -> dict[str, str]:
@@ -78,6 +79,12 @@ def without_aliases(state: Mapping[str, Any], model: nn.Module, groups: Iterable
         for part in packed_layer(model, place).part_names
     }
     return {name: value for name, value in state.items() if name not in dropped}
+
+
+def adjust_bias(output: nn.Module, source: Any) -> None:
+    """`PreTrainedModel._adjust_bias`, which leaves packed layers alone; stands before it on each k-bit model."""
+    if not isinstance(output, PackedModule):
+        PreTrainedModel._adjust_bias(None, output, source)
 
 
 def packed_layer(model: nn.Module, place: str) -> PackedModule:

@@ -46,7 +46,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMatrix:
-    """A matrix in its stored form: planes, scales [tiles, groups, 16], and super_scale ([tiles], dq8) and zero_point where there are any."""
+    """A matrix in its stored form: planes, scales [tiles, groups, 16], super_scale [tiles] (dq8) and zero_point (asymmetric)."""
 
     planes: Bytes
     scale: Array
@@ -65,7 +65,6 @@ def pack(codes: Bytes, bits: int, *, threads: int = 0) -> Bytes:
     Raises:
         DTypeError, ShapeError: codes that are not a uint8 matrix.
         NumericsError: a code that does not fit into `bits`.
-
     """
     if codes.dtype != np.uint8:
         raise DTypeError(f"expected codes of uint8, got {codes.dtype}")
@@ -123,7 +122,6 @@ def encode(
         importance: weights of the squared error, float32 [cols] or [rows, cols], finite and not negative.
         matrix_super_scale: the given super-scale of e4m3 scales.
         threads: threads to use; 0 for the default. The result does not depend on it.
-
     """
     rows, cols = _matrix_shape(weights.shape, options.bits)
     weights, weight_type = _checked_weights(weights)

@@ -95,9 +95,6 @@ class KbitConv2d(PackedModule, nn.Conv2d):
         module.bias = conv.bias
         return module
 
-    def _init_packed(self, scheme: Scheme, shape: tuple[int, ...], device: Any = None, dtype: torch.dtype | None = None) -> None:
-        super()._init_packed(scheme, shape, device, dtype)
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (the name nn.Conv2d has)
         """`input` [batch, channels, height, width] or [channels, height, width] → the same with out_channels."""
         x = input if input.ndim == 4 else input[None]
@@ -115,10 +112,8 @@ class KbitConv2d(PackedModule, nn.Conv2d):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Conv2d:
         """An ordinary `nn.Conv2d` with the decoded weight."""
-        module = nn.Conv2d(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation, 1, self.bias is not None,
-            self.padding_mode, device="meta",
-        )  # fmt: skip
+        geometry: dict[str, Any] = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+        module = nn.Conv2d(self.in_channels, self.out_channels, bias=self.bias is not None, device="meta", **geometry)
         weight = self.dequantize_weight(dtype).reshape(self.out_channels, self.in_channels, *self.kernel_size)
         module.weight = nn.Parameter(weight, requires_grad=False)
         if self.bias is not None:

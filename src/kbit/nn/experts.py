@@ -96,7 +96,7 @@ class KbitExperts(nn.Module):
                 slot = torch.where(flat_index == expert)[0]
                 y = self._expert(hidden_states[slot // choices], expert)
                 slots.index_copy_(0, slot, (y * flat_weights[slot]).to(slots.dtype))
-        return slots.view(tokens, choices, -1).sum(dim=1)
+        return slots.view(tokens, choices, hidden_states.shape[-1]).sum(dim=1)
 
     def _expert(self, x: torch.Tensor, expert: int) -> torch.Tensor:
         first, second = expert_projections(self)

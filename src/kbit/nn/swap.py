@@ -6,7 +6,7 @@ With `encoder=None` the packed layers stay empty (on the device of the weights t
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -179,11 +179,11 @@ def _empty_like(layer: nn.Module, scheme: Scheme, device: Any) -> PackedModule:
 def _ordinary_conv1d(packed: KbitConv1D, dtype: torch.dtype) -> nn.Module:
     from transformers.pytorch_utils import Conv1D  # only a model of transformers has this layer
 
-    layer: nn.Module = Conv1D(0, 0)
+    layer: Any = Conv1D(1, 1)
     layer.nf, layer.nx = packed.nf, packed.nx
     layer.weight = nn.Parameter(packed.dequantize_weight(dtype).t().contiguous(), requires_grad=False)
     layer.bias = nn.Parameter(packed.bias.detach().to(dtype), requires_grad=False)
-    return layer
+    return cast(nn.Module, layer)
 
 
 def _aliases(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
@@ -203,7 +203,7 @@ def _replace(model: nn.Module, name: str, new: nn.Module, aliases: dict[int, lis
         if holder is not None:
             holder._modules[child] = new
             if isinstance(holder, nn.TransformerEncoderLayer):
-                holder.activation_relu_or_gelu = 0  # type: ignore[assignment]  # its fused path would read the weights directly
+                holder.activation_relu_or_gelu = 0  # its fused path would read the weights directly
     current = model.get_submodule(name)
     if current is not new:  # the parent itself was replaced meanwhile
         parent_name, _, child = name.rpartition(".")

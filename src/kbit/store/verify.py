@@ -40,6 +40,7 @@ class VerifyReport:
 def verify(path: str | Path, *, allow_code: bool = False, limits: Limits = DEFAULT_LIMITS) -> VerifyReport:
     """Verify a model's folder, or a single container.
 
+    Of a single container the root is the one that its sealed header states; holding it against the tensors needs all shards.
     A plain checkpoint gets the structural checks only (no holes, no overlaps, nothing to execute).
 
     Raises:

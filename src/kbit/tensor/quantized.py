@@ -1,11 +1,12 @@
 """`QuantizedTensor`: codes, scales and codebook of one tensor, in the very arrays that files store and kernels read.
 
-    part                 dtype     shape (a stack of E matrices has a leading [E], except for `weight` and `weight_codebook`)
-    weight               uint8     [bytes]               packed planes, E matrices one after another
-    weight_scale         uint16 fp16, uint8 e4m3, int8 dq8   [tiles, groups, 16]
-    weight_super_scale   float32   [1] e4m3, [tiles] dq8, absent with fp16
-    weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
-    weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
+weight               uint8     [bytes]               packed planes, the matrices of a stack one after another
+weight_scale         uint16    [tiles, groups, 16]   fp16 bits; with e4m3 uint8 bits, with dq8 int8
+weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp16
+weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
+weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
+
+A stack of E matrices has scales, super-scales and zero points of shape [E, …].
 """
 
 from collections.abc import Mapping
@@ -215,7 +216,7 @@ class QuantizedTensor:
             return
         if not np.isfinite(self.codebook).all():
             raise NumericsError("expected a codebook of finite levels, got NaN or Inf")
-        if (np.diff(self.levels) <= 0).any() or (self.codebook[self.levels.size :] != self.codebook[-1]).any():
+        if (np.diff(self.codebook) < 0).any() or (np.diff(self.levels) <= 0).any():
             raise NumericsError("expected a codebook of ascending levels, of which only the last may repeat")
 
     def _validate_scales(self) -> None:

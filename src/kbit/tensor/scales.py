@@ -6,7 +6,8 @@
     dq8    int8   [tiles, groups, 16]   times super_scale float32 [tiles], which maps a tile's largest absmax scale to 127
 
 A scale is rounded to the nearest stored value, ties to even. Beyond the largest it saturates (65504; 448 or 127 super-scales); what
-underflows is +0, never −0, and all weights of its group decode to 0. Super-scales are cut so that no scale times level leaves float32. NaN and Inf are never written and refused when read.
+underflows is +0, never −0, and all weights of its group decode to 0. Super-scales are cut so that no scale times level leaves
+float32. NaN and Inf are never written and refused when read.
 """
 
 from typing import Any, Protocol
@@ -67,18 +68,18 @@ def scale_values(quantized: _Scaled) -> Float32:
 def round_scale(scale: Float32, super_scale: Float32 | None, scale_dtype: str) -> tuple[Array, Float32]:
     """(stored scales, what they mean) for float32 scales; super_scale broadcasts against them."""
     limit = SCALE_LIMITS[scale_dtype]
+    unit = np.float32(1) if super_scale is None else super_scale
     with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
-        units = scale if super_scale is None else np.where(super_scale == 0, np.float32(0), scale / super_scale)
-        units = np.clip(units, -limit, limit).astype(np.float32)
+        units = np.clip(np.where(unit == 0, np.float32(0), scale / unit), -limit, limit).astype(np.float32)
         if scale_dtype == "fp16":
-            stored = units.astype(np.float16).view(np.uint16)
+            stored: Array = units.astype(np.float16).view(np.uint16)
             values = stored.view(np.float16).astype(np.float32)
         elif scale_dtype == "e4m3":
             stored = _nearest_e4m3(units)
-            values = np.asarray(E4M3_VALUES[stored] * super_scale, np.float32)
+            values = E4M3_VALUES[stored] * unit
         else:
             stored = np.rint(units).astype(np.int8)
-            values = np.asarray(stored.astype(np.float32) * super_scale, np.float32)
+            values = stored.astype(np.float32) * unit
     zero = values == 0
     return np.where(zero, stored.dtype.type(0), stored), np.where(zero, np.float32(0), values)
 

@@ -1,0 +1,54 @@
+"""The public surface, and that it costs nothing to import."""
+
+import subprocess
+import sys
+
+import pytest
+
+import kbit
+
+
+def test_public_names() -> None:
+    assert sorted(kbit.__all__) == [
+        "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode", "load", "save",
+    ]  # fmt: skip
+    assert set(kbit.__all__) <= set(dir(kbit))
+    assert all(getattr(kbit, name) is not None for name in kbit.__all__)
+    assert kbit.__version__
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        kbit.quantise  # noqa: B018
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_import_needs_neither_torch_nor_transformers() -> None:
+    code = "import sys, kbit; kbit.Scheme.parse('nf4:g64'); kbit.encode; kbit.QuantizedTensor; print({'torch', 'transformers'} & set(sys.modules))"
+    assert run(code) == "set()"
+
+
+def test_missing_torch_is_named() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+import kbit
+try:
+    kbit.load("somewhere")
+except kbit.core.errors.MissingExtraError as error:
+    print(error)
+"""
+    assert run(code) == "torch is needed here and is not installed: pip install 'kbit[torch]'"
+
+
+@pytest.mark.parametrize("before", ["", "import kbit.encode.nearest", "import kbit.model", "from kbit.encode import encode"])
+def test_encode_is_a_verb_and_a_package(before: str) -> None:
+    code = f"""
+{before}
+import kbit
+import kbit.encode.nearest as nearest
+import torch
+model = kbit.encode(torch.nn.Sequential(torch.nn.Linear(32, 32)), "int4:g32", progress=False)
+print(type(model[0]).__name__, nearest.encode is kbit.encode.nearest.encode)
+"""
+    assert run(code) == "KbitLinear True"
