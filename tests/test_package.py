@@ -24,7 +24,7 @@ def run(code: str) -> str:
 
 
 def test_import_needs_neither_torch_nor_transformers() -> None:
-    code = "import sys, kbit; kbit.Scheme.parse('nf4:g64'); kbit.encode; kbit.QuantizedTensor; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import sys, kbit; kbit.Scheme('nf', 4); kbit.encode; kbit.QuantizedTensor; print({'torch', 'transformers'} & set(sys.modules))"
     assert run(code) == "set()"
 
 

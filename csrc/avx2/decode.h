@@ -113,7 +113,8 @@ inline __attribute__((always_inline)) void decode_half(const uint8_t* const* blo
     };
     quarter.template operator()<0>(), quarter.template operator()<1>();
   } else if constexpr (K == 3) {
-    // Both nibbles of `even` and `odd` hold 2-bit plane in bits 0–1 and the 1-bit plane in bit 2; identity books use tables too.
+    // Both nibbles of `even` and `odd` hold the 2-bit plane in bits 0–1 and the 1-bit plane in bit 2. Bits 3 and 7 are 0, also after
+    // the shift of words, and pshufb ignores bits 4–6: no nibble needs a mask. Identity books use tables too.
     const __m256i pairs = _mm256_set1_epi8(0x33), singles = _mm256_set1_epi8(0x44);
     const __m256i one = load(blocks[1]);
     const auto quarter = [&]<int I>() __attribute__((always_inline)) {
@@ -123,8 +124,8 @@ inline __attribute__((always_inline)) void decode_half(const uint8_t* const* blo
       const __m256i even = _mm256_or_si256(_mm256_and_si256(two, pairs), _mm256_and_si256(even_bit, singles));
       const __m256i odd = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(two, 2), pairs), _mm256_and_si256(odd_bit, singles));
       constexpr int n = 4 * I;
-      emit.template at<n>(n, look_up(t[0], low_nibbles(even))), emit.template at<n + 1>(n + 2, look_up(t[0], high_nibbles(even)));
-      emit.template at<n + 2>(n + 1, look_up(t[0], low_nibbles(odd))), emit.template at<n + 3>(n + 3, look_up(t[0], high_nibbles(odd)));
+      emit.template at<n>(n, look_up(t[0], even)), emit.template at<n + 1>(n + 2, look_up(t[0], _mm256_srli_epi16(even, 4)));
+      emit.template at<n + 2>(n + 1, look_up(t[0], odd)), emit.template at<n + 3>(n + 3, look_up(t[0], _mm256_srli_epi16(odd, 4)));
     };
     quarter.template operator()<0>(), quarter.template operator()<1>();
   } else {

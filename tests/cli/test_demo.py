@@ -17,7 +17,7 @@ ROW_KEYS = {"scheme", "k", "bpw", "file_bytes", "perplexity", "kl_mean", "top1_a
 def called(kbit: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     pytest.importorskip("transformers").utils.logging.disable_progress_bar()
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return kbit("demo", "-o", folder, "--bits", "5,3", "--limit-tokens", 1024, "--json"), folder
+    return kbit("demo", "-o", folder, "--bits", "4,2", "--limit-tokens", 1024, "--json"), folder
 
 
 def test_rows_are_the_contracts(called: tuple) -> None:
@@ -27,7 +27,7 @@ def test_rows_are_the_contracts(called: tuple) -> None:
     assert set(facts) == set(KEYS["demo"].split())
     rows = facts["rows"]
     assert all(set(row) >= ROW_KEYS for row in rows)
-    assert [(row["grid"], row["k"]) for row in rows] == [("none", 16)] + [(grid, k) for grid in NAMES for k in (3, 5)]
+    assert [(row["grid"], row["k"]) for row in rows] == [("none", 16)] + [(grid, k) for grid in NAMES for k in (2, 4)]
     assert facts["report"] == str(folder / "report.html")
 
 
@@ -36,11 +36,11 @@ def test_more_bits_lose_less_and_weigh_more(called: tuple) -> None:
     original = rows["none", 16]
     assert (original["kl_mean"], original["top1_agreement"]) == (0.0, 1.0)
     for grid in NAMES:
-        low, high = rows[grid, 3], rows[grid, 5]
+        low, high = rows[grid, 2], rows[grid, 4]
         assert low["kl_mean"] > 2 * high["kl_mean"] > 0
         assert low["top1_agreement"] < high["top1_agreement"] < 1
         assert low["file_bytes"] < high["file_bytes"] < original["file_bytes"]
-        assert low["bpw"] == pytest.approx(0.75 * 3.25 + 0.25 * 8.25, abs=0.02)
+        assert low["bpw"] == pytest.approx(0.75 * 2.25 + 0.25 * 8.25, abs=0.02)
         assert low["kl_low"] < low["kl_mean"] < low["kl_high"]
         assert low["perplexity_low"] < low["perplexity"] < low["perplexity_high"]
 

@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:
     """Measure perplexity and bits per byte on text, the distance from an original, and the true size.
 
-    Without --text, excerpts of eight public-domain books are read (about 15,000 tokens).
+    Without --text, excerpts of eight public-domain books are read (about 14,000 tokens).
     """
     from kbit.cli.threads import use_threads
     from kbit.evaluate.folder import evaluate_folder

@@ -37,8 +37,8 @@ CONTEXT = 512
 GROUP_SIZE = 64
 #: scheme of the embedding, which is the head too in this model: a quarter of its weights, held constant so that k alone changes
 EMBEDDING = "int8:g64"
-#: characters of each excerpt, about two windows
-TEXT_CHARACTERS = 3900
+#: characters of each excerpt, more than one window
+TEXT_CHARACTERS = 2700
 DECODE_TOKENS = 16
 PROMPT = "It was a dark night, and the old man"
 WRITING = Settings(max_tokens=90, beams=5, no_repeat=3)

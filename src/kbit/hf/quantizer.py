@@ -24,11 +24,12 @@ from kbit.hf.config import QUANT_METHOD, KbitConfig
 from kbit.hf.encoding import EncodeOnLoad, Encoding
 from kbit.hf.saving import sealed_save
 from kbit.hf.stored import StoredWeights
-from kbit.hf.ties import adjust_bias, without_aliases
+from kbit.hf.ties import adjust_bias, packed_groups, packed_layer
 from kbit.nn.swap import unswap
+from kbit.nn.targets import packed_kind
 from kbit.store.manifest import Manifest, Module, package_version
 
-__all__ = ["KbitHfQuantizer"]
+__all__ = ["KbitHfQuantizer", "attach"]
 
 _PLACED_BY_LOADER = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -80,8 +81,11 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Arrays to save, each tied weight once. The seal is made later, from the saved files."""
-        groups = [] if self._work is None else [(target.name, target.places) for target in self._work.targets]
-        return without_aliases(model.state_dict(), model, groups), {}
+        state = model.state_dict()
+        for alias in (alias for others in packed_groups(model).values() for alias in others):
+            for part in packed_layer(model, alias).part_names:
+                del state[f"{alias}.{part}"]
+        return state, {}
 
     def is_serializable(self) -> bool:
         """`save_pretrained` works."""
@@ -108,9 +112,7 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
         self.quantization_config.requested_plan = None
         if self.quantization_config.dequantize:
             return _decode(model, model.config.dtype)
-        # the arrays are saved under the names they have here: a packed weight cannot be split or transposed back into others
-        model._weight_conversions = []
-        model.save_pretrained = partial(sealed_save, model)  # not a closure: a copy of the model saves the copy
+        _hook(model)
         return model
 
     def remove_quantization_config(self, model: Any) -> None:
@@ -124,17 +126,37 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def manifest(self, model: Any, names: Container[str]) -> Manifest:
         """What a saved folder of `model` with tensors `names` says of itself."""
-        assert self._work is not None
-        targets = self._work.targets
-        modules = {target.name: Module(target.scheme, target.shape, target.kind) for target in targets}
-        ties = {place: target.name for target in targets for place in target.places[1:]}
-        plain = {alias: owner for alias, owner in model.all_tied_weights_keys.items() if alias not in self._work.ties}
+        modules: dict[str, Module] = {}
+        ties: dict[str, str] = {}
+        for name, others in packed_groups(model).items():
+            layer = packed_layer(model, name)
+            modules[name] = Module(layer.scheme, layer.packed_shape, packed_kind(model, layer))
+            ties |= dict.fromkeys(others, name)
+        packed = {f"{name}.weight" for name in ties}
+        plain = {alias: owner for alias, owner in model.all_tied_weights_keys.items() if alias not in packed}
         ties |= {alias: owner for alias, owner in plain.items() if alias not in names and owner in names}
         before = self._work.manifest if isinstance(self._work, StoredWeights) else None
         if before is not None:
             return replace(before, modules=modules, ties=ties, kbit_version=package_version())
         source = Path(model.config.name_or_path)
         return Manifest(self.quantization_config.plan, modules, ties, source.name if source.is_dir() else str(source))
+
+
+def attach(model: Any) -> None:
+    """Make a model of transformers, packed in place by `kbit.encode`, one of this plug-in: it saves, and decodes, as a loaded one does."""
+    settings = model.config.quantization_config
+    config = settings if isinstance(settings, KbitConfig) else KbitConfig.from_dict(settings)
+    model.config.quantization_config = config
+    model.hf_quantizer = KbitHfQuantizer(config)
+    model.is_quantized, model.quantization_method = True, QUANT_METHOD
+    _hook(model)
+
+
+def _hook(model: Any) -> None:
+    model._adjust_bias = adjust_bias
+    # the arrays are saved under the names they have here: a packed weight cannot be split or transposed back into others
+    model._weight_conversions = []
+    model.save_pretrained = partial(sealed_save, model)  # not a closure: a copy of the model saves the copy
 
 
 def _decode(model: Any, dtype: torch.dtype | str) -> Any:

@@ -5,7 +5,7 @@ that of another, padding the bias to the weight's first dimension. Neither fits 
 first dimension counts bytes. So ties between packed layers are taken out of transformers' hands: found here before, made here after.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kbit.nn.packed import PackedModule, share_packed
+from kbit.nn.swap import packed_modules
 from kbit.nn.targets import Target
 
-__all__ = ["adjust_bias", "as_tied", "drop_aliases", "packed_layer", "share_aliases", "take_ties", "weight_names", "without_aliases"]
+__all__ = ["adjust_bias", "as_tied", "drop_aliases", "packed_groups", "packed_layer", "share_aliases", "take_ties", "weight_names"]
 
 
 def weight_names(target: Target) -> dict[str, str]:
@@ -69,16 +70,14 @@ def share_aliases(model: nn.Module, stored: str, places: Iterable[str]) -> None:
     share_packed(packed_layer(model, stored), *(packed_layer(model, place) for place in places if place != stored))
 
 
-def without_aliases(state: Mapping[str, Any], model: nn.Module, groups: Iterable[tuple[str, Iterable[str]]]) -> dict[str, Any]:
-    """`state` without the arrays of places that share those of another; `groups` are (stored, places)."""
-    dropped = {
-        f"{place}.{part}"
-        for stored, places in groups
-        for place in places
-        if place != stored
-        for part in packed_layer(model, place).part_names
-    }
-    return {name: value for name, value in state.items() if name not in dropped}
+def packed_groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Module that a packed weight is stored under → the others that share it; an embedding comes before the head tied to it."""
+    groups: dict[int, list[str]] = {}
+    for name, layer in packed_modules(model).items():
+        groups.setdefault(id(layer._parameters["weight"]), []).append(name)
+    for group in groups.values():
+        group.sort(key=lambda name: not isinstance(model.get_submodule(name), nn.Embedding))
+    return {stored: tuple(others) for stored, *others in groups.values()}
 
 
 def adjust_bias(output: nn.Module, source: Any) -> None:

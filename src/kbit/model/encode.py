@@ -1,6 +1,7 @@
 """`encode`: a module in memory, or a checkpoint on disk, into k bits."""
 
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,4 +85,6 @@ def _encode_module(model: nn.Module, plan: Plan, mode: Mode, threads: int, progr
     settings: Any = getattr(model, "config", None)
     if hasattr(settings, "to_dict"):
         settings.quantization_config = quantization_config(plan)
+    if hasattr(model, "save_pretrained"):  # a model of transformers: from here on the plug-in, a floor above, saves it
+        import_module("kbit.hf").attach(model)
     return model

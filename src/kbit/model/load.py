@@ -11,6 +11,7 @@ from kbit.core.errors import MissingExtraError, ModelError, ShapeError
 from kbit.core.scheme import KEEP, Scheme, TensorKind
 from kbit.kernels import Mode
 from kbit.model.architecture import TORCH_DTYPES, model_class
+from kbit.nn.packed import PackedModule, share_packed
 from kbit.nn.swap import packed_modules, set_mode, swap
 from kbit.store.check import check_folder
 from kbit.store.folder import StoredModel, open_model
@@ -102,11 +103,14 @@ def _fill_packed(module: nn.Module, stored: StoredModel, manifest: Manifest) -> 
     if names != set(manifest.modules):
         missing = sorted(set(manifest.modules) - names)
         raise ModelError(f"{stored.path} packs {len(missing)} modules that {type(module).__name__} does not have, first {missing[:1]}")
-    filled: dict[int, str] = {}
+    filled: dict[int, PackedModule] = {}
     for name, layer in packed.items():
-        if id(layer._parameters["weight"]) not in filled:
+        weight = id(layer._parameters["weight"])
+        if weight in filled:
+            share_packed(filled[weight], layer)
+        else:
+            filled[weight] = layer
             layer.load_quantized(stored.quantized(name))
-            filled[id(layer._parameters["weight"])] = name
 
 
 def _fill_plain(module: nn.Module, stored: StoredModel) -> None:

@@ -17,8 +17,10 @@ class KbitEmbedding(PackedModule, nn.Embedding):
     """Rows of a table [num_embeddings, embedding_dim] in k bits, decoded as they are asked for, in `compute_dtype`.
 
     `padding_idx` only matters to gradients and is kept for those who read it. `multiplier` is the constant that scaled word embeddings
-    (Gemma, BART) multiply their rows with.
+    (Gemma, BART) multiply their rows with, and `ordinary_class` is their class.
     """
+
+    ordinary_class: type[nn.Embedding] = nn.Embedding
 
     max_norm: float | None
     norm_type: float
@@ -62,13 +64,15 @@ class KbitEmbedding(PackedModule, nn.Embedding):
         return rows if self.multiplier is None else rows * torch.tensor(self.multiplier, dtype=rows.dtype)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Embedding:
-        """An ordinary `nn.Embedding` with the decoded table (without `multiplier`, which belongs to the model's own class)."""
-        return nn.Embedding(
-            self.num_embeddings,
-            self.embedding_dim,
-            padding_idx=self.padding_idx,
-            _weight=self.dequantize_weight(dtype),
-        )
+        """An ordinary embedding with the decoded table, of `ordinary_class`."""
+        weight = nn.Parameter(self.dequantize_weight(dtype))
+        if self.multiplier is None:
+            return nn.Embedding(self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx, _weight=weight)
+        with torch.random.fork_rng(devices=[]):  # the constructor draws a weight, which is replaced at once
+            layer = self.ordinary_class(1, 1, None, embed_scale=self.multiplier)  # type: ignore[call-arg]
+        layer.num_embeddings, layer.embedding_dim, layer.padding_idx = self.num_embeddings, self.embedding_dim, self.padding_idx
+        layer.weight = weight
+        return layer
 
     def reset_parameters(self) -> None:
         """Nothing to draw: codes come from an encoder or a file."""

@@ -130,7 +130,11 @@ class PackedModule(nn.Module):
             expected, got = (f"{scheme.text} {list(shape)}" for scheme, shape in ((self.scheme, self.packed_shape), _kind(quantized)))
             raise ShapeError(f"expected a weight of {expected}, got {got}")
         for name, part in _owned(quantized.parts()).items():
-            self.register_parameter(name, nn.Parameter(part, requires_grad=False))
+            param = self._parameters.get(name)
+            if param is None or param.is_meta:
+                self.register_parameter(name, nn.Parameter(part, requires_grad=False))
+            else:
+                param.data = part  # the same object: ties stay
 
     def dequantize_weight(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The weight as numbers, of `packed_shape`."""

@@ -165,7 +165,9 @@ def _empty_like(layer: nn.Module, scheme: Scheme, device: Any) -> PackedModule:
     if isinstance(layer, nn.Embedding):
         scale = getattr(layer, "embed_scale", None)
         multiplier = None if scale is None else float(getattr(layer, "scalar_embed_scale", scale))
-        return KbitEmbedding(layer.num_embeddings, layer.embedding_dim, scheme, layer.padding_idx, multiplier, device, weight.dtype)
+        table = KbitEmbedding(layer.num_embeddings, layer.embedding_dim, scheme, layer.padding_idx, multiplier, device, weight.dtype)
+        table.ordinary_class = nn.Embedding if multiplier is None else type(layer)
+        return table
     if isinstance(layer, nn.Linear):
         packed = KbitLinear(layer.in_features, layer.out_features, scheme, False, device, weight.dtype)
     elif isinstance(layer, nn.Conv2d):
