@@ -16,8 +16,13 @@ ROW_KEYS = {"scheme", "k", "bpw", "file_bytes", "perplexity", "kl_mean", "top1_a
 @pytest.fixture(scope="module")
 def called(kbit: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     pytest.importorskip("transformers").utils.logging.disable_progress_bar()
+    from kbit.cli import experiment
+
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return kbit("demo", "-o", folder, "--bits", "4,2", "--limit-tokens", 1024, "--json"), folder
+    with pytest.MonkeyPatch.context() as patch:  # what is asserted on stays: rows, files, words
+        patch.setattr(experiment, "DECODE_TOKENS", 1)
+        patch.setattr(experiment, "WRITING", experiment.Settings(max_tokens=12, beams=2))
+        return kbit("demo", "-o", folder, "--bits", "4,2", "--limit-tokens", 1024, "--json"), folder
 
 
 def test_rows_are_the_contracts(called: tuple) -> None:

@@ -112,3 +112,11 @@ def test_a_reader_that_leaves_is_no_error(packed_model: Path) -> None:
     found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writer)
     assert (found.returncode, found.stderr) == (141, "")
+
+
+def test_a_terminal_of_another_encoding_is_no_error(packed_model: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "kbit", "show", str(packed_model)]
+    found = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert found.returncode == 0
+    assert found.stdout.isascii()

@@ -59,6 +59,12 @@ def test_prompt_from_stdin(kbit: Callable, tiny_model: Path) -> None:
     assert kbit("run", tiny_model, "-", "--max-tokens", 4, "--json", stdin=PROMPT).json["token_ids"] == direct
 
 
+def test_a_prompt_that_is_not_utf8_is_one_line(kbit: Callable, tiny_model: Path) -> None:
+    called = kbit("run", tiny_model, "caf\udce9")  # how Python shows a stray byte of the command line
+    assert called.code == 1
+    assert called.err == "kbit: expected a prompt in UTF-8, got byte 0xe9 at offset 3\n"
+
+
 def test_an_empty_prompt_begins_a_text(kbit: Callable, tiny_model: Path) -> None:
     assert len(kbit("run", tiny_model, "", "--max-tokens", 3, "--json").json["token_ids"]) <= 3
 

@@ -18,19 +18,19 @@ def test_takes_the_smallest_k_within_the_limit_and_its_lowest_kl(make_row: Calla
 
 def test_the_interval_decides_not_the_estimate(make_row: Callable[..., Row], original_row: Row) -> None:
     """A row that may be above the limit does not pass, however good its estimate."""
-    rows = [original_row, make_row("nf", 4, 0.002, ratio_high=1.02), make_row("nf", 5, 0.001)]
+    rows = [original_row, make_row("nf", 4, 0.002, kl_high=0.02), make_row("nf", 5, 0.001)]
     assert recommend(rows).row.k == 5
 
 
 def test_a_lower_kl_that_does_not_pass_is_not_taken(make_row: Callable[..., Row], original_row: Row) -> None:
-    rows = [original_row, make_row("nf", 4, 0.001, ratio_high=1.02), make_row("int", 4, 0.005)]
+    rows = [original_row, make_row("nf", 4, 0.001, kl_high=0.02), make_row("int", 4, 0.005)]
     assert recommend(rows).row.scheme == "int4:g64"
 
 
 def test_says_so_when_nothing_passes(make_row: Callable[..., Row], original_row: Row) -> None:
     chosen = recommend([original_row, make_row("int", 2, 3.0), make_row("nf", 2, 2.0)])
     assert chosen.row.scheme == "nf2:g64"
-    assert chosen.reason.startswith("no k keeps the perplexity")
+    assert chosen.reason.startswith("no k keeps the KL divergence")
 
 
 def test_the_limit_is_an_argument(demo_rows: list[Row]) -> None:

@@ -73,6 +73,23 @@ def test_every_odd_shape(rows, cols):
         assert_same(value, reference_encode(weights, scheme, value.levels))
 
 
+def test_the_positive_of_two_extremes_wins():
+    for weights in ([-1, 1, 0.5, 0], [1, -1, 0.5, 0]):
+        value = encode(np.array([weights], np.float32), Scheme.parse("int4:g16"))
+        assert value.scale.view(np.float16)[0, 0, 0] == -1 / 8  # +1 lands on -8
+
+
+@pytest.mark.parametrize("spacing", [2.0**-22, 2.0**-12, 2.0**-8, 2.0**-7])
+def test_levels_crowded_together(spacing):
+    """Many levels within one bucket of the native search, on both sides of 0."""
+    levels = np.concatenate([-1 - spacing * np.arange(1, 9)[::-1], 1 + spacing * np.arange(-16, 8)]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    weights = rng.choice(np.concatenate([levels, (levels[1:] + levels[:-1]) / 2, [0.3, -2, 5]]), (16, 256)).astype(np.float32)
+    weights[:, ::64] = levels[np.abs(levels).argmax()]  # scales of about 1
+    for text in ("kmeans5:g64", "kmeans6:g64:mse"):
+        assert_same(encode(weights, Scheme.parse(text), levels=levels), reference_encode(weights, Scheme.parse(text), levels))
+
+
 bit_patterns = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40)
 
 
@@ -122,6 +139,7 @@ def test_block_types_stay_finite_and_within_the_bound(grid, search, block):
         scheme = Scheme.parse(f"{grid}:g64:{scale_dtype}" + ":mse" * (search == "mse"))
         value = encode(weights, scheme)
         value.validate()
+        assert_same(value, reference_encode(weights, scheme, value.levels))
         decoded = value.dequantize().astype(np.float64)
         assert np.isfinite(decoded).all()
         scale = expand_groups(scale_values(value), scheme, weights.shape).astype(np.float64)

@@ -49,6 +49,23 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "T5Config",
         {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 32, "d_ff": 80, "num_layers": 2, "num_heads": 2},
     ),
+    "bart": (
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 80,
+            "decoder_ffn_dim": 80,
+            "max_position_embeddings": 64,
+            "scale_embedding": True,
+        },
+    ),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", _DECODER | {"head_dim": 32, "layer_types": ["full_attention"] * 2}),
     "vit": ("ViTForImageClassification", "ViTConfig", _ENCODER | {"image_size": 32, "patch_size": 8, "num_labels": 5}),
 }
 
@@ -71,7 +88,7 @@ def run(model: nn.Module, name: str) -> torch.Tensor:
     with torch.no_grad():
         if name == "vit":
             return model(torch.randn(2, 3, 32, 32, generator=generator)).logits
-        if name == "t5":
+        if name in ("t5", "bart"):
             return model(input_ids=ids, decoder_input_ids=ids[:, :5]).logits
         return model(input_ids=ids).logits
 

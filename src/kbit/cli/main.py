@@ -5,6 +5,7 @@ torch installed.
 """
 
 import contextlib
+import io
 import os
 import sys
 from typing import Annotated
@@ -60,6 +61,9 @@ def main() -> None:
     """Entry point of the ``kbit`` command."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding gets "?" for what it cannot show
+            stream.reconfigure(errors="replace")
     try:
         app()
     except KeyboardInterrupt:  # outside a verb: while it was being imported, or between its end and ours

@@ -1,5 +1,6 @@
 """`kbit run`: text from a model, as it is written."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from kbit.cli.generation import Settings, generate
 from kbit.cli.options import Debug, Json, Mode, Threads
 from kbit.cli.output import Output, verb
+from kbit.core.errors import FormatError
 
 __all__ = ["run"]
 
@@ -25,7 +27,7 @@ def run(
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total probability.")
     ] = 1.0,
     top_k: Annotated[int, typer.Option(metavar="N", min=0, help="Draw from so many of the likeliest tokens; 0 means all.")] = 0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draw.")] = 0,
     no_repeat: Annotated[int, typer.Option(metavar="N", min=0, help="Never write a run of so many tokens twice; 0 is off.")] = 0,
     mode: Mode = "fast",
     threads: Threads = 0,
@@ -39,7 +41,7 @@ def run(
     from kbit.evaluate.models import load_causal_model, load_tokenizer
 
     output = Output(json)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _text(sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt))
     use_threads(threads)
     loaded, tokenizer = load_causal_model(Path(model), mode=mode), load_tokenizer(Path(model))
     settings = Settings(max_tokens, beams, temperature, top_p, top_k, seed, no_repeat)
@@ -50,6 +52,13 @@ def run(
     found = generate(loaded, tokenizer, text, settings, stream=lambda piece: print(piece, end="", flush=True))
     print()
     output.note(_summary(found.prefill_ms, found.decode_ms, len(found.token_ids)))
+
+
+def _text(prompt: bytes) -> str:
+    try:
+        return prompt.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"expected a prompt in UTF-8, got byte 0x{prompt[error.start]:02x} at offset {error.start}") from None
 
 
 def _summary(prefill_ms: float, decode_ms: float, tokens: int) -> str:

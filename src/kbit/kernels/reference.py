@@ -77,7 +77,7 @@ def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, 
         a = activation_scale[:, index, None]
         activation_sum = a * sums[:, None].astype(np.float32)
         scale_group = begin // _group_size(quantized)
-        zero = np.float32(0)
+        zero = np.zeros((1, rows), np.float32)
         if quantized.zero_point is not None:
             zero = rows_of_tiles(quantized.zero_point, rows)[None, :, scale_group].astype(np.float32)
         total += scale[None, :, scale_group] * (dot.astype(np.float32) * (step * a) + (base - zero) * activation_sum)

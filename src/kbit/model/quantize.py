@@ -4,7 +4,6 @@ Nothing is held but the tensor at hand, so a model far larger than memory passes
 same call goes on where it stopped and ends with the same bytes. Nothing stands under the destination's name before all of it is read back.
 """
 
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -149,10 +148,10 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
 
 def _encode_all(stored: StoredModel, recipe: Recipe, writer: ModelWriter, threads: int, progress: bool | None, estimate: int) -> None:
     pending = list(writer.pending())
-    sizes = {name: _weights_of(recipe, name) for name in pending}
+    sizes = {name: _source_bytes(stored, recipe, name) for name in pending}
     if progress is not False and sys.stderr is not None:
         print(f"quantize: memory estimate {estimate / 1e6:.0f} MB, for a model of {stored.size_bytes / 1e6:.0f} MB", file=sys.stderr)
-    with Progress(sum(sizes.values()), "weights", "quantize", enabled=progress) as line:
+    with Progress(sum(sizes.values()), "B", "quantize", enabled=progress) as line:
         for name in pending:
             if name in recipe.packed:
                 writer.put_quantized(name, encode_unit(stored, recipe.packed[name], threads=threads))
@@ -162,8 +161,9 @@ def _encode_all(stored: StoredModel, recipe: Recipe, writer: ModelWriter, thread
             line.advance(sizes[name], name)
 
 
-def _weights_of(recipe: Recipe, name: str) -> int:
-    return math.prod(recipe.packed[name].shape if name in recipe.packed else recipe.plain[name].shape)
+def _source_bytes(stored: StoredModel, recipe: Recipe, name: str) -> int:
+    origin = recipe.packed[name].origin if name in recipe.packed else recipe.plain[name]
+    return sum(stored.entry(key).nbytes for key in origin.keys)
 
 
 def _manifest(stored: StoredModel, recipe: Recipe, plan: Plan) -> Manifest:

@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from kbit.core.errors import ModelError
 from kbit.core.scheme import Scheme
 from kbit.nn.ops import embedding
 from kbit.nn.packed import PackedModule
@@ -68,6 +69,8 @@ class KbitEmbedding(PackedModule, nn.Embedding):
         weight = nn.Parameter(self.dequantize_weight(dtype))
         if self.multiplier is None:
             return nn.Embedding(self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx, _weight=weight)
+        if self.ordinary_class is nn.Embedding:
+            raise ModelError("expected `ordinary_class` to name the class that multiplies its rows, got nn.Embedding, which does not")
         with torch.random.fork_rng(devices=[]):  # the constructor draws a weight, which is replaced at once
             layer = self.ordinary_class(1, 1, None, embed_scale=self.multiplier)  # type: ignore[call-arg]
         layer.num_embeddings, layer.embedding_dim, layer.padding_idx = self.num_embeddings, self.embedding_dim, self.padding_idx

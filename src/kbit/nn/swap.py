@@ -163,8 +163,9 @@ def _empty_like(layer: nn.Module, scheme: Scheme, device: Any) -> PackedModule:
     weight: torch.Tensor = layer.weight  # type: ignore[assignment]
     packed: KbitLinear | KbitEmbedding | KbitConv2d | KbitConv1D
     if isinstance(layer, nn.Embedding):
-        scale = getattr(layer, "embed_scale", None)
-        multiplier = None if scale is None else float(getattr(layer, "scalar_embed_scale", scale))
+        # some classes keep the constant as a buffer, and beside it as a number, which is there on the meta device too
+        scale: Any = getattr(layer, "scalar_embed_scale", getattr(layer, "embed_scale", None))
+        multiplier = None if scale is None else float(scale)
         table = KbitEmbedding(layer.num_embeddings, layer.embedding_dim, scheme, layer.padding_idx, multiplier, device, weight.dtype)
         table.ordinary_class = nn.Embedding if multiplier is None else type(layer)
         return table
