@@ -24,7 +24,7 @@ import numpy as np
 import machine
 from kbit import native
 from kbit.core.scheme import Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
 
 SHAPES = {

@@ -7,14 +7,9 @@
     kbit.decode("path/of/packed", "path/of/ordinary")
 
 Names are loaded when they are first used (PEP 562): `import kbit` needs neither torch nor transformers.
-
-`kbit.encode` is at once the verb and the package of encoders. Importing any encoder puts the package there, so the package itself is
-made callable as it arrives: `kbit.encode(model, scheme)` and `kbit.encode.nearest` both mean what they say, in any order of imports.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,12 +41,6 @@ def __getattr__(name: str) -> Any:
         return package_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'kbit' has no attribute {name!r}")
-    if name == "encode":
-        return import_module("kbit.encode")
-    return _load(name)
-
-
-def _load(name: str) -> Any:
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
@@ -64,22 +53,3 @@ def _load(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-class _EncodePackage(ModuleType):
-    """The package `kbit.encode`, called like the function of that name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _load("encode")(*args, **kwargs)
-
-
-class _Package(ModuleType):
-    """The package `kbit`; the import system sets `kbit.encode` on it when that package has been loaded."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "encode" and type(value) is ModuleType:
-            value.__class__ = _EncodePackage
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

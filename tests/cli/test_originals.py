@@ -8,7 +8,7 @@ import pytest
 
 from kbit.cli.originals import Original, relative_error
 from kbit.core.scheme import Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.store.header import TensorSpec, build_header
 
 

@@ -9,7 +9,7 @@ import pytest
 from kbit import native
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix, matmul_exact, matmul_fast, prepare
 from kbit.tensor.blocks import expand_groups
 from kbit.tensor.quantized import QuantizedTensor

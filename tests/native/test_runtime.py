@@ -46,7 +46,7 @@ FORK = """
 import os, warnings
 import numpy as np
 from kbit.core.scheme import Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork beside threads: the case under test
 weights = np.random.default_rng(0).standard_normal((1024, 512)).astype(np.float32)

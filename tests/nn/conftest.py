@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kbit.core.scheme import Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.tensor.quantized import QuantizedTensor
 
 #: one of each kind of part: zero points, codebooks, e4m3 and dq8 scales, several planes

@@ -7,7 +7,7 @@ from torch import nn
 
 from kbit.core.errors import ModelError, NumericsError
 from kbit.core.scheme import Plan, Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.nn import KbitConv2d, KbitEmbedding, KbitLinear, packed_modules, set_mode, swap, unswap
 
 from .test_targets import PLAN, Language

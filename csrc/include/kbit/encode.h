@@ -1,6 +1,6 @@
 // Raw-pointer interface of the nearest-level encoder: weights in, packed planes and stored scales out.
 //
-// Arithmetic, the same to the bit in kbit.encode.reference (numpy), on every machine and for any number of threads:
+// Arithmetic, the same to the bit in kbit.encoders.reference (numpy), on every machine and for any number of threads:
 //   absmax      scale = extreme / anchor                (fp32; extreme: element of largest magnitude, the positive one of a tie)
 //   stored      the scale rounded to its stored form; everything after uses the rounded value s
 //   code        number of midpoints (level[i] + level[i+1]) / 2 below t = w / s + zero_point, all fp32; t = zero_point where s = 0

@@ -101,7 +101,7 @@ def hints(facts: dict[str, Any]) -> list[str]:
     elif facts["isa"] == "scalar":
         found.append("no vector instruction set that kbit knows: expect a small part of the usual speed")
     if facts["huge_pages"] == "never":
-        found.append("huge pages are off, which costs 5–15 % of speed: echo madvise | sudo tee " + str(_HUGE_PAGES))
+        found.append("huge pages are off, which costs 5–15% of speed: echo madvise | sudo tee " + str(_HUGE_PAGES))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if facts["threads"] > cores:
         found.append(f"{facts['threads']} threads on {cores} cores slow each other down: unset KBIT_THREADS")

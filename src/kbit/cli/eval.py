@@ -18,8 +18,8 @@ _FIGURES = {
     "bits_per_byte": ("bits per byte", ".4f"),
     "kl_mean": ("KL mean, nats a token", ".6f"),
     "kl_median": ("KL median", ".6f"),
-    "kl_p99": ("KL 99 %", ".6f"),
-    "kl_p999": ("KL 99.9 %", ".6f"),
+    "kl_p99": ("KL 99%", ".6f"),
+    "kl_p999": ("KL 99.9%", ".6f"),
     "kl_max": ("KL largest", ".6f"),
     "top1_agreement": ("same top-1", ".4f"),
     "bpw": ("bits per encoded weight", ".4f"),
@@ -78,4 +78,4 @@ def _print(output: Output, facts: dict[str, Any], protocol: str) -> None:
             interval = f"  [{low:{form}}, {high:{form}}]" if low is not None and high is not None else ""
             output.say(f"{name:<27}{facts[key]:>12{form}}{interval}")
     output.say(f"{'file size':<27}{bytes_text(facts['file_bytes']):>12}")
-    output.say(f"protocol: {protocol}; brackets are 95 % intervals over the windows")
+    output.say(f"protocol: {protocol}; brackets are 95% intervals over the windows")

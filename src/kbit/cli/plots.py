@@ -1,5 +1,6 @@
 """What the demo draws: the panels from its rows, the SVG file, the chart for the terminal, and a PNG where matplotlib is installed."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from kbit.cli.tradeoff import NAMES, Recommendation, Row, original, series
 
 __all__ = ["panels", "terminal_chart", "write_png", "write_svg"]
 
+#: perplexities beyond this multiple of the original's are off the chart, which would else show little but them
+CEILING = 1.25
 _LETTERS = {"int": "i", "float": "f", "nf": "n", "log": "l", "kmeans": "k"}
 _BPW, _KL = "stored bits per weight", "KL divergence, nats a token"
 _FILE, _PERPLEXITY = "file size, MB", "perplexity"
@@ -34,6 +37,8 @@ def panels(rows: Sequence[Row], chosen: Recommendation) -> tuple[Panel, Panel]:
             by_size,
             Point(best.file_bytes / 1e6, best.perplexity, label),
             (whole.perplexity, f"16 bits, {whole.file_bytes / 1e6:.1f} MB"),
+            CEILING * whole.perplexity,
+        ,
         ),
     )
 
@@ -88,6 +93,8 @@ def write_png(path: Path, drawn: Sequence[Panel]) -> bool:
                 label=f"recommended, {panel.marked.label}",
             )
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+        if math.isfinite(panel.ceiling):
+            axes.set_ylim(top=panel.ceiling)
         axes.grid(True, which="both", alpha=0.25)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)

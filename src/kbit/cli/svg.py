@@ -13,7 +13,7 @@ __all__ = ["STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
 
 _NAMESPACE = "http://www.w3.org/2000/svg"
 WIDTH, HEIGHT = 460, 350
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 48
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 34, 48
 
 _LIGHT = "--ink:#1b1f24;--soft:#59636e;--grid:#e3e7eb;--paper:#ffffff;--s0:#0072b2;--s1:#d55e00;--s2:#00845f;--s3:#b0568c;--s4:#a87400"
 _DARK = "--ink:#e8ebee;--soft:#a3adb8;--grid:#343b43;--paper:#16191d;--s0:#56b4e9;--s1:#ff8c4a;--s2:#2fc79a;--s3:#e79bc6;--s4:#e9b949"
@@ -52,7 +52,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart: y logarithmic, x linear. `baseline` is a dashed line at a y value; `marked` is ringed and named."""
+    """One chart: y logarithmic, x linear.
+
+    Attributes:
+        title, x_label, y_label: words.
+        series: the curves.
+        marked: a point to ring and name.
+        baseline: a dashed line at a y value, and its name.
+        ceiling: largest y shown; how many points lie above is said.
+    """
 
     title: str
     x_label: str
@@ -60,6 +68,7 @@ class Panel:
     series: tuple[Series, ...]
     marked: Point | None = None
     baseline: tuple[float, str] | None = None
+    ceiling: float = math.inf
 
 
 def svg_panel(panel: Panel) -> str:
@@ -87,8 +96,9 @@ def _content(panel: Panel) -> str:
     if not points:
         return f'<text x="{LEFT}" y="{HEIGHT / 2}">nothing to draw</text>'
     xs = [point.x for point in points]
-    ys = [math.log10(point.y) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
-    x, y = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
+    above = sum(point.y > panel.ceiling for point in points)
+    ys = [math.log10(min(point.y, panel.ceiling)) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT, 0.04), _scale(ys, HEIGHT - BOTTOM, TOP, 0.07)
     at: Place = lambda point: (x(point.x), y(math.log10(point.y)))  # noqa: E731
     parts = [
         f'<text class="title" x="{LEFT}" y="16">{escape(panel.title)}</text>',
@@ -97,7 +107,12 @@ def _content(panel: Panel) -> str:
     ]
     if panel.baseline:
         parts.append(_baseline(panel.baseline, y))
+    # an <svg> inside clips: curves that rise above the ceiling leave through the top
+    parts.append(f'<svg y="{TOP}" width="{WIDTH}" height="{HEIGHT - TOP}" viewBox="0 {TOP} {WIDTH} {HEIGHT - TOP}">')
     parts += [_curve(series, i, at) for i, series in enumerate(panel.series)]
+    parts.append("</svg>")
+    if above:
+        parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="16" text-anchor="end">{above} points lie above</text>')
     if panel.marked:
         parts.append(_ring(panel.marked, at))
     parts.append(_legend(panel.series))
@@ -108,18 +123,16 @@ Place = Callable[[Point], tuple[float, float]]
 Scale = Callable[[float], float]
 
 
-def _scale(values: Sequence[float], start: float, end: float) -> Scale:
+def _scale(values: Sequence[float], start: float, end: float, margin: float) -> Scale:
     low, high = min(values), max(values)
-    pad = 0.04 * (high - low) or 0.5
+    pad = margin * (high - low) or 0.5
     low, high = low - pad, high + pad
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def _y_axis(low: float, high: float, y: Scale, label: str) -> str:
-    steps = (1,) if high - low > 2.5 else (1, 2, 5) if high - low > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
-    ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     parts = []
-    for tick in ticks:
+    for tick in _ticks(low, high):
         at = y(math.log10(tick))
         if TOP <= at <= HEIGHT - BOTTOM:
             parts.append(
@@ -129,6 +142,22 @@ def _y_axis(low: float, high: float, y: Scale, label: str) -> str:
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(label)}</text>')
     return "".join(parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Values between two log10 bounds: powers of ten, 1–2–5, or even steps, whichever gives a handful."""
+    if high - low < 0.7:
+        bottom, top = 10**low, 10**high
+        step = _step(top - bottom, 6)
+        return [index * step for index in range(math.floor(bottom / step), math.ceil(top / step) + 1)] if step else [bottom]
+    steps = (1,) if high - low > 2.5 else (1, 2, 5)
+    return [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+
+
+def _step(span: float, most: int) -> float:
+    """The smallest 1–2–5 step that divides `span` into at most so many; 0 for no span."""
+    sizes = (size * 10.0**power for power in range(-9, 12) for size in (1, 2, 5))
+    return next((size for size in sizes if span <= most * size), 0.0) if span > 0 else 0.0
 
 
 def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
@@ -152,7 +181,7 @@ def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
 
 def _baseline(baseline: tuple[float, str], y: Scale) -> str:
     at = y(math.log10(baseline[0]))
-    text = f'<text class="soft" x="{LEFT + 4}" y="{at - 5:.1f}">{escape(baseline[1])}</text>'
+    text = f'<text class="soft" x="{WIDTH - RIGHT}" y="{at + 14:.1f}" text-anchor="end">{escape(baseline[1])}</text>'
     return f'<path class="base" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>{text}'
 
 

@@ -1,8 +1,8 @@
 """The rows of `kbit demo` and the rule that recommends one of them.
 
 The rule, in words: take the smallest k for which some data type keeps the predictions within 0.01 nats a token of the 16-bit
-model's (the upper end of the 95 % interval of the mean KL divergence lies below that); among the data types that do so at this
-k, take the one with the lowest divergence. 0.01 nats is a rise of perplexity by 1 % on text that the 16-bit model would write.
+model's (the upper end of the 95% interval of the mean KL divergence lies below that); among the data types that do so at this
+k, take the one with the lowest divergence. 0.01 nats is a rise of perplexity by 1% on text that the 16-bit model would write.
 
 Why not the perplexity of the test text: which model happens to favour the words of a short text is noise of the same size as
 the losses in question. The divergence compares whole distributions, so that a few thousand tokens order the rows reliably.
@@ -34,9 +34,9 @@ class Row:
         bpw: stored bits per encoded weight, embedding included.
         file_bytes: size of the weight files.
         perplexity: exp of the mean loss over the text.
-        perplexity_low, perplexity_high: its 95 % interval over the windows of the text.
-        ratio_high: upper end of the paired 95 % interval of perplexity / perplexity of the original.
-        kl_mean: mean KL divergence to the original, nats a token; `kl_low`, `kl_high` its 95 % interval.
+        perplexity_low, perplexity_high: its 95% interval over the windows of the text.
+        ratio_high: upper end of the paired 95% interval of perplexity / perplexity of the original.
+        kl_mean: mean KL divergence to the original, nats a token; `kl_low`, `kl_high` its 95% interval.
         top1_agreement: share of tokens where both models name the same next token first.
         decode_tokens_per_s: speed of writing, one sequence.
     """
@@ -108,7 +108,7 @@ def _reason(best: Row, whole: Row, below: Sequence[Row], limit: float) -> str:
     rise = best.perplexity / whole.perplexity - 1
     text = (
         f"k = {best.k} is the smallest k that stays within {limit:g} nats a token of the 16-bit model's predictions "
-        f"(KL divergence {best.kl_mean:.4f}, at most {best.kl_high:.4f} at 95 %), and {NAMES[best.grid]} is the nearest data type at "
+        f"(KL divergence {best.kl_mean:.4f}, at most {best.kl_high:.4f} at 95%), and {NAMES[best.grid]} is the nearest data type at "
         f"this k. The perplexity of the text goes from {whole.perplexity:.2f} to {best.perplexity:.2f} ({rise:+.2%}), and the file shrinks "
         f"{whole.file_bytes / best.file_bytes:.2f}×."
     )

@@ -35,7 +35,7 @@ GRIDS: Mapping[str, range] = {
     "kmeans": range(1, 9),
 }
 
-#: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else the split that loses least on Gaussian blocks
+#: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
 DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
 
 ScaleDType = Literal["fp16", "e4m3", "dq8"]

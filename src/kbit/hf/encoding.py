@@ -18,7 +18,7 @@ from transformers.core_model_loading import ConversionOps
 
 from kbit.core.errors import KbitError, ModelError, ShapeError
 from kbit.core.scheme import Plan
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.hf.ties import as_tied, packed_layer, take_ties, weight_names
 from kbit.kernels import Mode
 from kbit.nn.packed import share_packed

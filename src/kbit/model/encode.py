@@ -1,7 +1,6 @@
 """`encode`: a module in memory, or a checkpoint on disk, into k bits."""
 
 import math
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 from kbit.core.errors import ModelError
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
-from kbit.encode.nearest import encode as encode_nearest
+from kbit.encoders.nearest import encode as encode_nearest
 from kbit.kernels import Mode
 from kbit.model.load import load_ordinary
 from kbit.model.quantize import QuantizeResult, quantization_config, quantize_folder
@@ -85,6 +84,8 @@ def _encode_module(model: nn.Module, plan: Plan, mode: Mode, threads: int, progr
     settings: Any = getattr(model, "config", None)
     if hasattr(settings, "to_dict"):
         settings.quantization_config = quantization_config(plan)
-    if hasattr(model, "save_pretrained"):  # a model of transformers: from here on the plug-in, a floor above, saves it
-        import_module("kbit.hf").attach(model)
+    if hasattr(model, "save_pretrained"):  # a model of transformers: from here on the plug-in saves it
+        from kbit.hf import attach
+
+        attach(model)
     return model

@@ -1,6 +1,5 @@
 """`load`: a stored k-bit model into memory; `load_into`: into a module that the caller builds."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ def load(path: str | Path, *, mode: Mode = "fast", **options: Any) -> nn.Module:
         if stored.manifest is None:
             raise ModelError(f"{path} is not a k-bit model: expected a folder that kbit wrote; kbit.encode makes one")
         cls = _class_of(stored.config, path)
-    # the plug-in stands a floor above: transformers finds it by its registration, which this import makes
-    import_module("kbit.hf")
+    import kbit.hf  # noqa: F401 (registers the plug-in with transformers, which is optional up to here)
+
     model: nn.Module = cls.from_pretrained(path, local_files_only=True, **options)
     set_mode(model, mode)
     return model
@@ -90,7 +89,7 @@ def _class_of(config: dict[str, Any], path: Path) -> Any:
     cls = model_class(config)
     if cls is None:
         try:
-            import_module("transformers")
+            import transformers  # noqa: F401
         except ImportError:
             raise MissingExtraError("transformers", "hf") from None
         raise ModelError(f"{path}: transformers knows no model of type {config.get('model_type')!r}: build the module and use load_into")

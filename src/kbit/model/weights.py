@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kbit.encode.inputs import Weights
-from kbit.encode.nearest import NearestEncoder, Segment
+from kbit.encoders.inputs import Weights
+from kbit.encoders.nearest import NearestEncoder, Segment
 from kbit.model.architecture import Origin, read_tensor
 from kbit.model.recipe import PackUnit
 from kbit.store.folder import StoredModel

@@ -1,6 +1,6 @@
 """Packing and encoding in native code: shapes, dtypes and sizes are checked here, before pointers are taken.
 
-Matrices are single (2-D) here; stacks and streams are put together above, in `kbit.encode`.
+Matrices are single (2-D) here; stacks and streams are put together above, in `kbit.encoders`.
 """
 
 from dataclasses import dataclass

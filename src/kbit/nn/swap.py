@@ -15,7 +15,7 @@ from torch import nn
 
 from kbit.core.errors import ModelError
 from kbit.core.scheme import Plan, Scheme
-from kbit.encode.nearest import encode
+from kbit.encoders.nearest import encode
 from kbit.kernels import Mode
 from kbit.nn.conv import KbitConv1D, KbitConv2d
 from kbit.nn.embedding import KbitEmbedding

@@ -5,7 +5,7 @@
             asymmetric: the range that holds the weights and 0 spans the levels, and zero_point = round(−min / scale)
     code    chosen for the scale as stored, not as computed: the number of midpoints between levels below w / scale + zero_point
 
-`csrc/include/kbit/encode.h` states the arithmetic, `kbit.encode.reference` repeats it in numpy, bit for bit. Error bounds, for
+`csrc/include/kbit/encode.h` states the arithmetic, `kbit.encoders.reference` repeats it in numpy, bit for bit. Error bounds, for
 levels whose widest gap is d and whose levels end at a and b: |w − decoded| ≤ |scale|·d/2 for a weight within scale·[a, b] (rounding
 of float32 apart), else its distance to the nearer end. Scales round and saturate as `kbit.tensor.scales` says, so an fp16 group
 whose absmax scale is below 2^−25 decodes to 0, and one beyond 65504 has its largest weights cut to 65504 times the last level.
@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
-from kbit.encode.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
-from kbit.encode.sample import LevelSample
+from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
+from kbit.encoders.sample import LevelSample
 from kbit.grids import is_data_dependent, levels_for
 from kbit.native import encoding as native
 from kbit.tensor.bfloat16 import BFloat16

@@ -10,7 +10,7 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
-from kbit.encode.inputs import Array, Importance, as_float32
+from kbit.encoders.inputs import Array, Importance, as_float32
 from kbit.tensor.blocks import BlockLayout
 
 __all__ = ["SAMPLE_SIZE", "LevelSample"]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import KEEP, Scheme
-from kbit.encode import NearestEncoder, encode
-from kbit.encode.reference import reference_encode
+from kbit.encoders import NearestEncoder, encode
+from kbit.encoders.reference import reference_encode
 from kbit.grids import is_data_dependent
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import expand_groups
@@ -310,7 +310,7 @@ def test_large_tensors_go_through_in_pieces(text, monkeypatch):
     weights = random_weights(np.random.default_rng(8), (70, 64))
     importance = np.random.default_rng(9).random((70, 64)).astype(np.float32)
     expected = encode(weights, Scheme.parse(text), importance=importance)
-    monkeypatch.setattr("kbit.encode.nearest._WEIGHTS_AT_ONCE", 64 * 32)
+    monkeypatch.setattr("kbit.encoders.nearest._WEIGHTS_AT_ONCE", 64 * 32)
     assert_same(encode(weights, Scheme.parse(text), importance=importance), expected)
 
 

@@ -1,5 +1,5 @@
 """How weights choose codes."""
 
-from kbit.encode.nearest import NearestEncoder, Segment, encode
+from kbit.encoders.nearest import NearestEncoder, Segment, encode
 
 __all__ = ["NearestEncoder", "Segment", "encode"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kbit.core.errors import DTypeError, NumericsError, ShapeError
-from kbit.encode.inputs import as_float32, as_importance, as_weights, native_rows
+from kbit.encoders.inputs import as_float32, as_importance, as_weights, native_rows
 from kbit.tensor.bfloat16 import BFloat16
 
 

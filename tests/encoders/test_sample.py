@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from kbit.core.scheme import Scheme
-from kbit.encode import sample
-from kbit.encode.sample import LevelSample
+from kbit.encoders import sample
+from kbit.encoders.sample import LevelSample
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import BlockLayout
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbit.core.scheme import Scheme
-from kbit.encode.reference import nearest_codes, reference_encode
+from kbit.encoders.reference import nearest_codes, reference_encode
 from kbit.grids import levels_for
 
 ZERO = np.zeros(1, np.float32)

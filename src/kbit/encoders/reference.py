@@ -1,7 +1,7 @@
 """The nearest-level encoder in plain numpy: the oracle of the native one, written to be read. Equal to it bit for bit.
 
 Weights are handled as [rows, groups, width]: every group padded to the same width (a multiple of 8) with weights and importance
-of 0. `kbit.encode.nearest` and `csrc/encode/search.h` say what is computed; here is how, in the same order of operations.
+of 0. `kbit.encoders.nearest` and `csrc/encode/search.h` say what is computed; here is how, in the same order of operations.
 """
 
 from dataclasses import dataclass, fields
