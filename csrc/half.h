@@ -9,21 +9,21 @@
 
 namespace kbit {
 
-inline float half_to_float(uint16_t bits) {
+static inline float half_to_float(uint16_t bits) {
   const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
   float value = std::bit_cast<float>(magnitude) * 0x1p112f;
   if ((bits & 0x7c00u) == 0x7c00u) value = std::bit_cast<float>(magnitude | 0x7f800000u);
   return (bits & 0x8000u) != 0 ? -value : value;
 }
 
-inline float e4m3_to_float(uint8_t bits) {
+static inline float e4m3_to_float(uint8_t bits) {
   const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fu) << 20;
   const float value = std::bit_cast<float>(magnitude) * 0x1p120f;
   return (bits & 0x80u) != 0 ? -value : value;
 }
 
 // Scale of row `row` (0…15) of tile `tile` in group `group`.
-inline float scale_at(const Matrix& m, int64_t tile, int64_t group, int64_t row) {
+static inline float scale_at(const Matrix& m, int64_t tile, int64_t group, int64_t row) {
   const int64_t index = (tile * m.groups + group) * kTileRows + row;
   switch (m.scale_kind) {
     case ScaleKind::fp16: return half_to_float(static_cast<const uint16_t*>(m.scale)[index]);

@@ -17,6 +17,9 @@ struct Activations {
   int64_t groups;
 };
 
+// A group whose largest magnitude is below this counts as zero: 127 / largest would be infinite.
+constexpr float kSmallestActivation = 0x1p-120f;
+
 struct Kernels {
   const char* name;
   // One token: x [cols] → q [stride], scale and sum [groups]. A group with NaN or Inf gets scale NaN and zeros.
@@ -31,11 +34,11 @@ struct Kernels {
 
 // Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.
 constexpr int64_t kScratchBytes = 256 * 1024;
-inline int64_t tiles_per_strip(const Matrix& matrix) {
+static inline int64_t tiles_per_strip(const Matrix& matrix) {
   const int64_t strip = matrix.kblocks * kBlockInputs * kTileRows;
   return strip >= kScratchBytes ? 1 : kScratchBytes / strip;
 }
-inline int64_t scratch_bytes(const Matrix& matrix) { return tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
+static inline int64_t scratch_bytes(const Matrix& matrix) { return tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
 
 extern const Kernels scalar_kernels;
 #if defined(__x86_64__)

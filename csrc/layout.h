@@ -1,4 +1,7 @@
 // Where a code lies in the planes (ARCHITECTURE.md, "Layout of a packed matrix").
+//
+// Functions are static here, in half.h, kernels.h and kbit.h: files are compiled for different instruction sets, and the linker may keep any
+// one copy of a function with external linkage, so that an older processor would meet instructions that it lacks.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +11,10 @@
 namespace kbit {
 
 // Bit, within the byte of a width-1 plane, of the four inputs 4·step … 4·step + 3 of a k-block.
-constexpr int single_bit_position(int step) { return (step & 1) + 2 * (step >> 2 & 1) + 4 * (step >> 1 & 1); }
+static constexpr int single_bit_position(int step) { return (step & 1) + 2 * (step >> 2 & 1) + 4 * (step >> 1 & 1); }
 
 // First byte of the plane `index` of a matrix.
-constexpr int64_t plane_offset(int64_t tiles, int64_t kblocks, int bits, int index) {
+static constexpr int64_t plane_offset(int64_t tiles, int64_t kblocks, int bits, int index) {
   int64_t offset = 0;
   for (int p = 0; p < index; ++p) offset += tiles * kblocks * 64 * plane_width(bits, p);
   return offset;
@@ -23,7 +26,7 @@ struct Place {
 };
 
 // Place of (row of tile, input of k-block) in a k-block of a plane of width `width`.
-constexpr Place place_of(int width, int row, int input) {
+static constexpr Place place_of(int width, int row, int input) {
   const int step = input / 4;
   const int fields = 8 / width;
   const int field = width == 1 ? single_bit_position(step) : step % fields;
@@ -31,7 +34,7 @@ constexpr Place place_of(int width, int row, int input) {
 }
 
 // Code of (row, input); `blocks` points at the k-block of each plane.
-inline unsigned code_at(const uint8_t* const* blocks, int bits, int row, int input) {
+static inline unsigned code_at(const uint8_t* const* blocks, int bits, int row, int input) {
   unsigned code = 0;
   for (int p = 0; p < plane_count(bits); ++p) {
     const int width = plane_width(bits, p);
@@ -42,7 +45,7 @@ inline unsigned code_at(const uint8_t* const* blocks, int bits, int row, int inp
 }
 
 // Start of the k-block (tile, kblock) in each plane.
-inline void block_pointers(const Matrix& m, int64_t tile, int64_t kblock, const uint8_t** blocks) {
+static inline void block_pointers(const Matrix& m, int64_t tile, int64_t kblock, const uint8_t** blocks) {
   for (int p = 0; p < plane_count(m.bits); ++p) {
     blocks[p] = m.planes + plane_offset(m.tiles, m.kblocks, m.bits, p) + (tile * m.kblocks + kblock) * 64 * plane_width(m.bits, p);
   }

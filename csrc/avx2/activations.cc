@@ -2,8 +2,8 @@
 #include <immintrin.h>
 
 #include <cfloat>
+#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "avx2.h"
 
@@ -58,8 +58,8 @@ void quantize(const Matrix& matrix, const float* x, int8_t* q, float* scale, int
     const bool all_finite = _mm256_movemask_ps(finite) == 0xff;
     const float top = largest_of(largest);
     sum[g] = 0;
-    if (!all_finite || top < FLT_MIN) {
-      scale[g] = all_finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    if (!all_finite || top < kSmallestActivation) {
+      scale[g] = all_finite ? 0.0f : NAN;
       std::memset(q + begin, 0, static_cast<size_t>(padded));
       continue;
     }

@@ -14,7 +14,8 @@ uint64_t read(const uint8_t* data, int64_t bytes) {
     }
   }
   const __m256i all = _mm256_add_epi64(_mm256_add_epi64(sum[0], sum[1]), _mm256_add_epi64(sum[2], sum[3]));
-  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) + _mm256_extract_epi64(all, 1));
+  const __m128i halves = _mm_add_epi64(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(halves, _mm_unpackhi_epi64(halves, halves))));
 }
 
 // maddubs and the widening madd that exact int8 dots need, one each for 32 multiply-adds, in eight independent chains.

@@ -25,7 +25,7 @@ void quantize(const Matrix& matrix, const float* x, int8_t* q, float* scale, int
       if (magnitude > largest) largest = magnitude;
     }
     sum[g] = 0;
-    if (!finite || largest < FLT_MIN) {  // 127 / largest must be finite: a denormal group counts as zero
+    if (!finite || largest < kSmallestActivation) {
       scale[g] = finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
       std::memset(q + begin, 0, static_cast<size_t>(end - begin));
       continue;

@@ -1,7 +1,15 @@
 // Every instruction set that this processor runs against the scalar oracle, byte for byte: all bits, codebooks of each integer
-// class, scale kinds, zero points, group sizes, odd shapes, token counts and thread splits.
+// class, scale kinds, zero points, group sizes, odd shapes, token counts and thread splits. Every buffer ends at a page that may not
+// be touched, wherever that puts its beginning. The argument is the number of random cases for each k; fewer than the 240 of a full
+// run leave the large matrices out.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -15,12 +23,42 @@ using kbit::Matrix;
 
 std::mt19937 rng(7);
 
+// `count` values whose last byte is the last of a page; the next page faults.
 template <class T>
-std::vector<T> random_bytes(int64_t count) {
-  std::vector<T> out(static_cast<size_t>(count));
-  for (T& value : out) value = static_cast<T>(rng());
-  return out;
-}
+class Guarded {
+ public:
+  Guarded() = default;
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  ~Guarded() { release(); }
+
+  void resize(int64_t count) {
+    release();
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    size_ = (bytes + page - 1) / page * page + page;
+    memory_ = static_cast<uint8_t*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory_ == MAP_FAILED || mprotect(memory_ + size_ - page, page, PROT_NONE) != 0) std::abort();
+    data_ = reinterpret_cast<T*>(memory_ + size_ - page - bytes);
+    count_ = count;
+  }
+  void randomize() {
+    for (int64_t i = 0; i < count_; ++i) data_[i] = static_cast<T>(rng());
+  }
+  T* begin() { return data_; }
+  T* end() { return data_ + count_; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + count_; }
+
+ private:
+  void release() {
+    if (memory_ != nullptr) munmap(memory_, size_);
+  }
+  uint8_t* memory_ = nullptr;
+  T* data_ = nullptr;
+  size_t size_ = 0;
+  int64_t count_ = 0;
+};
 
 enum class Book { linear, small, wide, full };
 
@@ -51,93 +89,182 @@ struct Case {
 
 struct Made {
   Matrix matrix{};
-  std::vector<float> levels, super_scale, x;
-  std::vector<uint8_t, std::allocator<uint8_t>> storage;
-  std::vector<uint16_t> half_scale;
-  std::vector<uint8_t> byte_scale, zero_point;
+  std::vector<float> levels;
+  Guarded<float> super_scale, x;
+  Guarded<uint16_t> half_scale;
+  Guarded<uint8_t> planes, byte_scale, zero_point;
 };
 
 void make(const Case& c, Made& out) {
   Matrix& m = out.matrix;
   m.rows = c.rows, m.cols = c.cols, m.bits = c.bits, m.group_size = c.group_size, m.scale_kind = c.scale_kind;
   out.levels = make_levels(c.book, c.bits);
-  if (kbit::build(m, out.levels.data(), static_cast<int>(out.levels.size())) != kbit::Status::ok) std::abort();
-  const int64_t bytes = kbit::packed_bytes(c.rows, c.cols, c.bits);
-  out.storage = random_bytes<uint8_t>(bytes + 64);
-  const auto address = reinterpret_cast<uintptr_t>(out.storage.data());
-  m.planes = out.storage.data() + (64 - address % 64) % 64;
+  const int n_levels = static_cast<int>(out.levels.size()) - (c.bits > 1 && rng() % 8 == 0 ? 1 : 0);  // ternary and the like
+  if (kbit::build(m, out.levels.data(), n_levels) != kbit::Status::ok) std::abort();
+  out.planes.resize(kbit::packed_bytes(c.rows, c.cols, c.bits));
+  out.planes.randomize();
+  m.planes = out.planes.begin();
   const int64_t count = m.tiles * m.groups * kbit::kTileRows;
-  out.half_scale.resize(static_cast<size_t>(count));
+  out.half_scale.resize(count);
   for (uint16_t& s : out.half_scale) s = static_cast<uint16_t>((rng() & 0x8fffu) | 0x2000u);
-  out.byte_scale = random_bytes<uint8_t>(count);
+  out.byte_scale.resize(count);
+  out.byte_scale.randomize();
   for (uint8_t& s : out.byte_scale) s = (s & 0x7f) == 0x7f ? 0x7e : s;
-  out.super_scale.assign(static_cast<size_t>(m.tiles), 0.37f);
-  for (float& s : out.super_scale) s += static_cast<float>(rng() % 100) * 0.01f;
-  m.scale = c.scale_kind == kbit::ScaleKind::fp16 ? static_cast<const void*>(out.half_scale.data()) : out.byte_scale.data();
-  m.super_scale = out.super_scale.data();
-  out.zero_point = random_bytes<uint8_t>(count);
-  m.zero_point = c.zero_point ? out.zero_point.data() : nullptr;
+  out.super_scale.resize(m.tiles);
+  for (float& s : out.super_scale) s = 0.37f + static_cast<float>(rng() % 100) * 0.01f;
+  m.scale = c.scale_kind == kbit::ScaleKind::fp16 ? static_cast<const void*>(out.half_scale.begin()) : out.byte_scale.begin();
+  m.super_scale = out.super_scale.begin();
+  out.zero_point.resize(count);
+  out.zero_point.randomize();
+  m.zero_point = c.zero_point ? out.zero_point.begin() : nullptr;
   std::normal_distribution<float> normal;
-  out.x.resize(static_cast<size_t>(c.tokens * c.cols));
+  out.x.resize(c.tokens * c.cols);
   for (float& value : out.x) value = normal(rng);
-  if (rng() % 8 == 0) out.x[0] = NAN;
+  if (rng() % 8 == 0) out.x.begin()[0] = NAN;
   if (rng() % 8 == 0) std::fill(out.x.begin(), out.x.end(), 1e-41f);
 }
 
 std::vector<uint32_t> run(const kbit::Kernels& kernels, const Made& made, const Case& c, bool exact, int threads) {
   if (!kbit::select_kernels(kernels.name)) std::abort();
-  std::vector<float> y(static_cast<size_t>(c.tokens * c.rows), -7.0f);
-  (exact ? kbit::matmul_exact : kbit::matmul_fast)(made.matrix, made.x.data(), c.tokens, y.data(), threads);
-  std::vector<uint32_t> bits(y.size());
-  std::memcpy(bits.data(), y.data(), y.size() * 4);
-  for (size_t i = 0; i < y.size(); ++i) {
-    if (std::isnan(y[i])) bits[i] = 0x7fc00000u;  // the sign of a NaN is nobody's promise
+  Guarded<float> y;
+  y.resize(c.tokens * c.rows);
+  std::fill(y.begin(), y.end(), -7.0f);
+  (exact ? kbit::matmul_exact : kbit::matmul_fast)(made.matrix, made.x.begin(), c.tokens, y.begin(), threads);
+  std::vector<uint32_t> bits(static_cast<size_t>(c.tokens * c.rows));
+  std::memcpy(bits.data(), y.begin(), bits.size() * 4);
+  for (size_t i = 0; i < bits.size(); ++i) {
+    if (std::isnan(y.begin()[i])) bits[i] = 0x7fc00000u;  // the sign of a NaN is nobody's promise
   }
   return bits;
 }
 
-}  // namespace
+struct Count {
+  int64_t passed = 0, failed = 0;
+};
 
-int main() {
+void check(const Case& c, const std::vector<int>& threads, Count& total) {
   const kbit::Kernels* all[8];
   const int count = kbit::available_kernels(all, 8);
-  const kbit::Kernels& scalar = *all[count - 1];
-  int64_t passed = 0, failed = 0;
-  const int64_t rows[] = {1, 15, 16, 17, 33, 48};
-  const int64_t cols[] = {1, 16, 31, 32, 33, 64, 100, 257, 384};
-  const int64_t groups[] = {16, 32, 48, 64, 80, 128, 256, 1024, -1};
-  const int64_t tokens[] = {1, 1, 2, 3, 4, 5, 9};
-  for (int bits = 1; bits <= 8; ++bits) {
-    for (int round = 0; round < 240; ++round) {
-      Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 9], bits, static_cast<Book>(rng() % 4), static_cast<kbit::ScaleKind>(rng() % 3),
-             rng() % 4 == 0, tokens[rng() % 7]};
-      if (c.book == Book::wide && bits > 6) c.book = Book::full;
-      Made made;
-      make(c, made);
-      for (const bool exact : {false, true}) {
-        const auto want = run(scalar, made, c, exact, 1);
-        for (int i = 0; i < count; ++i) {
-          for (const int threads : {1, 3}) {
-            const auto got = run(*all[i], made, c, exact, threads);
-            if (got == want) {
-              ++passed;
-              continue;
-            }
-            if (++failed <= 20) {
-              size_t at = 0;
-              while (got[at] == want[at]) ++at;
-              std::printf("%s %s: bits %d rows %lld cols %lld group %lld book %d scale %d zero %d tokens %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
-                          all[i]->name, exact ? "exact" : "fast", bits, static_cast<long long>(c.rows), static_cast<long long>(c.cols),
-                          static_cast<long long>(c.group_size), static_cast<int>(c.book), static_cast<int>(c.scale_kind), c.zero_point,
-                          static_cast<long long>(c.tokens), threads, made.matrix.integer.depth, at, got[at], want[at]);
-            }
-          }
+  Made made;
+  make(c, made);
+  for (const bool exact : {false, true}) {
+    const auto want = run(*all[count - 1], made, c, exact, 1);
+    for (int i = 0; i < std::max(1, count - 1); ++i) {  // the oracle is slow: against itself only where it is alone
+      for (const int workers : threads) {
+        const auto got = run(*all[i], made, c, exact, workers);
+        if (got == want) {
+          ++total.passed;
+          continue;
         }
+        if (++total.failed > 20) continue;
+        size_t at = 0;
+        while (got[at] == want[at]) ++at;
+        std::printf("%s %s: bits %d rows %lld cols %lld group %lld book %d scale %d zero %d tokens %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
+                    all[i]->name, exact ? "exact" : "fast", c.bits, static_cast<long long>(c.rows), static_cast<long long>(c.cols),
+                    static_cast<long long>(c.group_size), static_cast<int>(c.book), static_cast<int>(c.scale_kind), c.zero_point,
+                    static_cast<long long>(c.tokens), workers, made.matrix.integer.depth, at, got[at], want[at]);
       }
     }
   }
+}
+
+Book book_for(int bits) {
+  const auto book = static_cast<Book>(rng() % 4);
+  return book == Book::wide && bits > 6 ? Book::full : book;
+}
+
+void check_small(int bits, int rounds, Count& total) {
+  const int64_t rows[] = {1, 15, 16, 17, 33, 48};
+  const int64_t cols[] = {1, 16, 31, 32, 33, 64, 100, 257, 384};
+  const int64_t groups[] = {16, 32, 48, 64, 80, 112, 128, 256, 1024, -1};
+  const int64_t tokens[] = {1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 23};
+  for (int round = 0; round < rounds; ++round) {
+    const Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
+                 rng() % 4 == 0, tokens[rng() % 11]};
+    check(c, {1, 3}, total);
+  }
+}
+
+// Large enough that threads really split the tiles, that a strip of decoded tiles does not hold them all, and that one tile fills it.
+void check_large(int bits, Count& total) {
+  const int64_t shapes[][3] = {{257, 1040, 64}, {208, 1300, 48}, {176, 2048, -1}, {1030, 260, 32}, {17, 16500, 128}};
+  const int64_t tokens[] = {1, 2, 8};
+  for (const auto& [rows, cols, group_size] : shapes) {
+    const auto scale_kind = static_cast<kbit::ScaleKind>(rng() % 3);
+    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 3]}, {1, 2, 7}, total);
+  }
+}
+
+// The activations' bytes themselves: ties between integers, extremes, denormals, and what is not finite.
+void check_quantize(Count& total) {
+  const kbit::Kernels* all[8];
+  const int count = kbit::available_kernels(all, 8);
+  const float odd[] = {0.0f, -0.0f, 0.5f, -0.5f, 1.5f, -2.5f, 63.5f, 127.0f, -127.0f, 1e-30f, 0x1p-120f, 0x1p-121f, FLT_MIN, 1e-41f, FLT_MAX, -FLT_MAX, INFINITY, NAN};
+  for (int round = 0; round < 2000; ++round) {
+    Case c{16, 1 + static_cast<int64_t>(rng() % 400), 16 * (1 + static_cast<int64_t>(rng() % 9)), 4, Book::linear, kbit::ScaleKind::fp16, false, 1};
+    Made made;
+    make(c, made);
+    for (float& value : made.x) {
+      if (round % 4 != 0) value = odd[rng() % (round % 4 == 1 ? 9 : round % 4 == 2 ? 16 : 18)];
+    }
+    const kbit::Matrix& m = made.matrix;
+    const int64_t groups = kbit::ceil_div(m.cols, m.activation_group);
+    std::vector<uint8_t> want;
+    for (int i = count - 1; i >= 0; --i) {
+      Guarded<int8_t> q;
+      Guarded<float> scale;
+      Guarded<int32_t> sum;
+      q.resize(m.kblocks * kbit::kBlockInputs), scale.resize(groups), sum.resize(groups);
+      q.randomize();
+      all[i]->quantize(m, made.x.begin(), q.begin(), scale.begin(), sum.begin());
+      std::vector<uint8_t> got(reinterpret_cast<uint8_t*>(q.begin()), reinterpret_cast<uint8_t*>(q.end()));
+      got.insert(got.end(), reinterpret_cast<uint8_t*>(scale.begin()), reinterpret_cast<uint8_t*>(scale.end()));
+      got.insert(got.end(), reinterpret_cast<uint8_t*>(sum.begin()), reinterpret_cast<uint8_t*>(sum.end()));
+      if (i == count - 1) want = got;
+      if (got == want) {
+        ++total.passed;
+      } else if (++total.failed <= 20) {
+        std::printf("%s quantize: cols %lld group %lld round %d\n", all[i]->name, static_cast<long long>(m.cols), static_cast<long long>(m.activation_group), round);
+      }
+    }
+  }
+}
+
+// A roof that counted wrongly would flatter or shame every benchmark.
+void check_roofs(Count& total) {
+  const kbit::Kernels* all[8];
+  const int count = kbit::available_kernels(all, 8);
+  Guarded<uint8_t> data;
+  data.resize(2 * 4096);
+  data.randomize();
+  uint64_t want = 0;
+  for (const uint8_t* p = data.begin(); p < data.end(); p += 8) {
+    uint64_t word;
+    std::memcpy(&word, p, 8);
+    want += word;
+  }
+  for (int i = 0; i < count; ++i) {
+    const bool good = all[i]->read(data.begin(), 2 * 4096) == want && all[i]->dot_products(20) == 20 * all[i]->dot_products(1);
+    ++(good ? total.passed : total.failed);
+    if (!good) std::printf("%s: roofs\n", all[i]->name);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 240;
+  Count total;
+  for (int bits = 1; bits <= 8; ++bits) {
+    check_small(bits, rounds, total);
+    if (rounds >= 240) check_large(bits, total);
+  }
+  check_quantize(total);
+  check_roofs(total);
+  const kbit::Kernels* all[8];
+  const int count = kbit::available_kernels(all, 8);
   std::printf("instruction sets:");
   for (int i = 0; i < count; ++i) std::printf(" %s", all[i]->name);
-  std::printf("\n%lld passed, %lld failed\n", static_cast<long long>(passed), static_cast<long long>(failed));
-  return failed == 0 ? 0 : 1;
+  std::printf("\n%lld passed, %lld failed\n", static_cast<long long>(total.passed), static_cast<long long>(total.failed));
+  return total.failed == 0 ? 0 : 1;
 }

@@ -43,7 +43,8 @@ def _page(demo_rows: list[Row], best_text: str = "Once upon a time.") -> str:
 def test_has_a_line_for_every_row_and_both_charts(demo_rows: list[Row]) -> None:
     tags = _Tags()
     tags.feed(_page(demo_rows))
-    assert tags.tags.count("svg") == 2
+    assert tags.tags.count("figure") == 4  # two charts, two texts
+    assert tags.tags.count("svg") == 4  # each chart clips its curves by an inner one
     text = " ".join(tags.text)
     for row in demo_rows:
         assert row.scheme in text

@@ -38,6 +38,24 @@ def test_draws_whatever_comes(ys: tuple[float, ...]) -> None:
     assert not re.search(r"\bnan\b|\binf\b", text)
 
 
+def test_points_above_the_ceiling_are_counted_and_the_rest_fills_the_chart() -> None:
+    root = ElementTree.fromstring(svg_panel(_panel(1e6, 12.0, 10.0, ceiling=13.0)))
+    assert "above the top: 1" in {element.text for element in root.iter(NAMESPACE + "text")}
+    line = next(iter(root.iter(NAMESPACE + "polyline"))).attrib["points"]
+    heights = [float(place.split(",")[1]) for place in line.split()]
+    assert heights[0] < 0  # clipped by the inner svg
+    assert heights[2] - heights[1] > 100
+
+
+def test_ticks_are_a_handful_of_round_numbers() -> None:
+    def ticks(*ys: float) -> list[str]:
+        root = ElementTree.fromstring(svg_panel(_panel(*ys)))
+        return [str(element.text) for element in root.iter(NAMESPACE + "text") if element.attrib.get("text-anchor") == "end"]
+
+    assert ticks(47.0, 55.0) == ["48", "50", "52", "54"]
+    assert ticks(1e-4, 1.0) == ["0.0001", "0.001", "0.01", "0.1", "1"]
+
+
 def test_nothing_to_draw_is_said() -> None:
     assert "nothing to draw" in svg_panel(_panel(0.0))
 

@@ -43,14 +43,14 @@ struct Matrix {
   IntCodebook integer;
 };
 
-constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }
+static constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }
 // Width of plane `index`, widest (most significant) first.
-constexpr int plane_width(int bits, int index) {
+static constexpr int plane_width(int bits, int index) {
   constexpr int widths[9][3] = {{0, 0, 0}, {1, 0, 0}, {2, 0, 0}, {2, 1, 0}, {4, 0, 0}, {4, 1, 0}, {4, 2, 0}, {4, 2, 1}, {8, 0, 0}};
   return widths[bits][index];
 }
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
+static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
   return ceil_div(rows, kTileRows) * ceil_div(cols, kBlockInputs) * 64 * bits;
 }
 

@@ -38,7 +38,6 @@ def panels(rows: Sequence[Row], chosen: Recommendation) -> tuple[Panel, Panel]:
             Point(best.file_bytes / 1e6, best.perplexity, label),
             (whole.perplexity, f"16 bits, {whole.file_bytes / 1e6:.1f} MB"),
             CEILING * whole.perplexity,
-        ,
         ),
     )
 
@@ -95,6 +94,8 @@ def write_png(path: Path, drawn: Sequence[Panel]) -> bool:
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
         if math.isfinite(panel.ceiling):
             axes.set_ylim(top=panel.ceiling)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(True, which="both", alpha=0.25)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)

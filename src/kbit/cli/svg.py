@@ -98,7 +98,7 @@ def _content(panel: Panel) -> str:
     xs = [point.x for point in points]
     above = sum(point.y > panel.ceiling for point in points)
     ys = [math.log10(min(point.y, panel.ceiling)) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
-    x, y = _scale(xs, LEFT, WIDTH - RIGHT, 0.04), _scale(ys, HEIGHT - BOTTOM, TOP, 0.07)
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT, 0.04), _scale(ys, HEIGHT - BOTTOM, TOP, 0.09)
     at: Place = lambda point: (x(point.x), y(math.log10(point.y)))  # noqa: E731
     parts = [
         f'<text class="title" x="{LEFT}" y="16">{escape(panel.title)}</text>',
@@ -112,7 +112,7 @@ def _content(panel: Panel) -> str:
     parts += [_curve(series, i, at) for i, series in enumerate(panel.series)]
     parts.append("</svg>")
     if above:
-        parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="16" text-anchor="end">{above} points lie above</text>')
+        parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="16" text-anchor="end">above the top: {above}</text>')
     if panel.marked:
         parts.append(_ring(panel.marked, at))
     parts.append(_legend(panel.series))
@@ -162,12 +162,7 @@ def _step(span: float, most: int) -> float:
 
 def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
     base = HEIGHT - BOTTOM
-    span = max(xs) - min(xs)
-    step = (
-        next(size for power in range(-6, 12) for size in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if span <= 8 * size)
-        if span
-        else 1.0
-    )
+    step = _step(max(xs) - min(xs), 8) or 1.0
     parts = [f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>']
     for index in range(math.ceil(min(xs) / step), math.floor(max(xs) / step) + 1):
         at = x(index * step)
