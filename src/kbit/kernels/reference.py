@@ -52,7 +52,7 @@ def quantize_activations(x: FloatMatrix, group: int) -> tuple[NDArray[np.int32],
     for index, begin in enumerate(range(0, cols, group)):
         part = x[:, begin : begin + group]
         largest = np.abs(part).max(axis=1)
-        usable = np.isfinite(largest) & (largest >= np.finfo(np.float32).tiny)
+        usable = np.isfinite(largest) & (largest >= np.float32(2.0**-120))  # below, 127 / largest would be infinite
         divisor = np.where(usable, largest, np.float32(1))
         scale[:, index] = np.where(usable, divisor / np.float32(127), np.where(np.isfinite(largest), np.float32(0), np.float32(np.nan)))
         values = np.where(usable[:, None], part, np.float32(0)) * (np.float32(127) / divisor)[:, None]

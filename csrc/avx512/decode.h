@@ -1,0 +1,235 @@
+// From planes to bytes: a k-block of a tile, 16 rows × 32 inputs, in eight registers of 16 rows × 4 inputs.
+//
+// vpermb turns 64 index bytes into 64 table bytes and reads only the low six bits of an index. A table that repeats over the bits
+// which are not its own ignores them, so that fields need no mask; and since several tables fit into registers, one table for each
+// place of a code within those six bits saves most shifts as well:
+//
+//   k = 1   six tables read bits 0 … 5 where they lie; one shift for bits 6 and 7
+//   k = 2   three tables read bits 0–1, 2–3, 4–5; one shift for the fourth field
+//   k = 3   two 2-bit fields in bits 0–3 and their two single bits in bits 4 and 5, joined by one vpternlog, are two codes
+//   k = 4   one table; a shift for the upper nibble
+//   k = 5   the nibble in bits 0–3, the single bits of two neighbouring steps in bits 4 and 5: each step looks at its own
+//   k = 6   nibble and pair;  k = 7: nibble, pair and bit 6 by vpermi2b;  k = 8: vpermi2b twice, bit 7 chooses
+#pragma once
+
+#include <cstdint>
+
+#include "intrinsics.h"
+#include "kbit/kbit.h"
+#include "layout.h"
+
+namespace kbit::avx512 {
+
+// What a code turns into: a byte of the caller's table, or for k = 8 the code itself, which needs no lookup.
+enum class Output { looked_up, codes };
+
+// Callers' memory may lie anywhere. What is used twice is to be loaded once: g++ would rather read it again, and a 64-byte load
+// takes both load ports of a Zen 4.
+inline __attribute__((always_inline)) __m512i load(const uint8_t* p) {
+  __m512i v = _mm512_loadu_si512(p);
+#if defined(__AVX512F__)  // not in the emulation of tests
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
+// Moves bit `From` of every byte to bit `To`; what crosses from the neighbouring byte lands outside of the field.
+template <int From, int To>
+inline __attribute__((always_inline)) __m512i move(__m512i v) {
+  if constexpr (From > To) return _mm512_srli_epi16(v, From - To);
+  if constexpr (From < To) return _mm512_slli_epi16(v, To - From);
+  return v;
+}
+
+// Bits of `low` where the mask is set, of `high` elsewhere.
+inline __attribute__((always_inline)) __m512i join(__m512i low, __m512i mask, __m512i high) {
+  return _mm512_ternarylogic_epi32(low, mask, high, 0xe2);
+}
+
+// ---------------------------------------------------------------- tables
+
+constexpr int table_count(int bits) {
+  constexpr int counts[9] = {0, 6, 3, 2, 1, 2, 1, 1, 1};
+  return counts[bits];
+}
+
+// Bit of the index that holds bit `bit` of the code, for table `table`.
+constexpr int index_bit(int bits, int table, int bit) {
+  switch (bits) {
+    case 1: return table;
+    case 2: return 2 * table + bit;
+    case 3: return bit == 0 ? 4 + table : 2 * table + bit - 1;
+    case 5: return bit == 0 ? 4 + table : bit - 1;
+    case 6: return bit < 2 ? 4 + bit : bit - 2;
+    case 7: return bit == 0 ? 6 : bit < 3 ? 3 + bit : bit - 3;
+    default: return bit;
+  }
+}
+
+// The code that index i of a table stands for.
+struct Order {
+  alignas(64) uint8_t code[256];
+};
+
+constexpr Order order_of(int bits, int table) {
+  Order order{};
+  for (int i = 0; i < 256; ++i) {
+    int code = 0;
+    for (int bit = 0; bit < bits; ++bit) code |= (i >> index_bit(bits, table, bit) & 1) << bit;
+    order.code[i] = static_cast<uint8_t>(code);
+  }
+  return order;
+}
+
+template <int K, int Table>
+inline constexpr Order kOrder = order_of(K, Table);
+
+// Tables in registers; `value` holds 256 bytes, value[code] is what a code turns into.
+template <int K>
+struct Tables {
+  static constexpr int kRegisters = K == 8 ? 4 : K == 7 ? 2 : 1;  // of one table
+  __m512i part[table_count(K)][kRegisters];
+
+  explicit inline __attribute__((always_inline)) Tables(const uint8_t* value) {
+    fill<0>(value);
+    if constexpr (table_count(K) > 1) fill<1>(value);
+    if constexpr (table_count(K) > 2) fill<2>(value);
+    if constexpr (table_count(K) > 3) fill<3>(value), fill<4>(value), fill<5>(value);
+  }
+
+  template <int Table>
+  inline __attribute__((always_inline)) void fill(const uint8_t* value) {
+    for (int i = 0; i < kRegisters; ++i) {
+      const __m512i codes = load(kOrder<K, Table>.code + 64 * i);
+      if constexpr (K <= 6) part[Table][i] = _mm512_permutexvar_epi8(codes, load(value));
+      if constexpr (K == 7) part[Table][i] = _mm512_permutex2var_epi8(load(value), codes, load(value + 64));
+      if constexpr (K == 8) part[Table][i] = load(value + 64 * i);
+    }
+  }
+
+  template <int Table>
+  inline __attribute__((always_inline)) __m512i look_up(__m512i index) const {
+    if constexpr (K <= 6) return _mm512_permutexvar_epi8(index, part[Table][0]);
+    if constexpr (K == 7) return _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
+    if constexpr (K == 8) {
+      const __m512i low = _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
+      const __m512i high = _mm512_permutex2var_epi8(part[Table][2], index, part[Table][3]);
+      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
+    }
+  }
+};
+
+// ---------------------------------------------------------------- decoding
+
+// Emits the eight registers of a k-block: emit.template at<S>(register) for step S, inputs 4S … 4S + 3, steps in ascending order
+// within each half of four. `blocks[p]` points at the k-block in plane p.
+template <int K, Output Out, class Emit>
+inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const Tables<K>& t, Emit& emit) {
+  [[maybe_unused]] const __m512i nibbles = _mm512_set1_epi8(0x0f);
+  if constexpr (K == 1) {
+    const __m512i v = load(blocks[0]);  // bits 0…7 hold steps 0 1 4 5 2 3 6 7
+    const __m512i top = move<6, 0>(v);
+    emit.template at<0>(t.template look_up<0>(v)), emit.template at<1>(t.template look_up<1>(v));
+    emit.template at<2>(t.template look_up<4>(v)), emit.template at<3>(t.template look_up<5>(v));
+    emit.template at<4>(t.template look_up<2>(v)), emit.template at<5>(t.template look_up<3>(v));
+    emit.template at<6>(t.template look_up<0>(top)), emit.template at<7>(t.template look_up<1>(top));
+  } else if constexpr (K == 2) {
+    const auto quarter = [&]<int I>() __attribute__((always_inline)) {
+      const __m512i v = load(blocks[0] + 64 * I);
+      emit.template at<4 * I>(t.template look_up<0>(v)), emit.template at<4 * I + 1>(t.template look_up<1>(v));
+      emit.template at<4 * I + 2>(t.template look_up<2>(v)), emit.template at<4 * I + 3>(t.template look_up<0>(move<6, 0>(v)));
+    };
+    quarter.template operator()<0>(), quarter.template operator()<1>();
+  } else if constexpr (K == 3) {
+    const __m512i one = load(blocks[1]);
+    const auto quarter = [&]<int I>() __attribute__((always_inline)) {
+      const __m512i two = load(blocks[0] + 64 * I);
+      const __m512i high = join(move<4, 0>(two), nibbles, move<single_bit_position(4 * I + 2), 4>(one));
+      const __m512i low = join(two, nibbles, move<single_bit_position(4 * I), 4>(one));
+      emit.template at<4 * I>(t.template look_up<0>(low)), emit.template at<4 * I + 1>(t.template look_up<1>(low));
+      emit.template at<4 * I + 2>(t.template look_up<0>(high)), emit.template at<4 * I + 3>(t.template look_up<1>(high));
+    };
+    quarter.template operator()<0>(), quarter.template operator()<1>();
+  } else if constexpr (K == 8) {
+    const auto step = [&]<int S>() __attribute__((always_inline)) {
+      const __m512i v = load(blocks[0] + 64 * S);
+      if constexpr (Out == Output::codes) emit.template at<S>(v);
+      if constexpr (Out == Output::looked_up) emit.template at<S>(t.template look_up<0>(v));
+    };
+    step.template operator()<0>(), step.template operator()<1>(), step.template operator()<2>(), step.template operator()<3>();
+    step.template operator()<4>(), step.template operator()<5>(), step.template operator()<6>(), step.template operator()<7>();
+  } else {
+    [[maybe_unused]] const __m512i below_six = _mm512_set1_epi8(0x3f);
+    [[maybe_unused]] const __m512i pairs[2] = {load(blocks[K >= 6 ? 1 : 0]), load(blocks[K >= 6 ? 1 : 0] + 64)};
+    [[maybe_unused]] const __m512i one = load(blocks[K == 5 ? 1 : K == 7 ? 2 : 0]);
+    const auto step = [&]<int S>(__m512i four) __attribute__((always_inline)) {
+      if constexpr (K == 4) emit.template at<S>(t.template look_up<0>(four));
+      if constexpr (K == 5) {
+        const __m512i index = join(four, nibbles, move<single_bit_position(S / 2 * 2), 4>(one));
+        emit.template at<S>(t.template look_up<S % 2>(index));
+      }
+      if constexpr (K >= 6) {
+        __m512i index = join(four, nibbles, move<S % 4 * 2, 4>(pairs[S / 4]));
+        if constexpr (K == 7) index = join(index, below_six, move<single_bit_position(S), 6>(one));
+        emit.template at<S>(t.template look_up<0>(index));
+      }
+    };
+    const auto pair_of_steps = [&]<int I>() __attribute__((always_inline)) {
+      const __m512i v = load(blocks[0] + 64 * I);
+      const __m512i upper = move<4, 0>(v);
+      step.template operator()<2 * I>(v);
+      step.template operator()<2 * I + 1>(upper);
+    };
+    pair_of_steps.template operator()<0>(), pair_of_steps.template operator()<1>();
+    pair_of_steps.template operator()<2>(), pair_of_steps.template operator()<3>();
+  }
+}
+
+// Calls body.template operator()<K>() for the matrix's bits.
+template <class Body>
+inline void for_bits(int bits, Body&& body) {
+  switch (bits) {
+    case 1: return body.template operator()<1>();
+    case 2: return body.template operator()<2>();
+    case 3: return body.template operator()<3>();
+    case 4: return body.template operator()<4>();
+    case 5: return body.template operator()<5>();
+    case 6: return body.template operator()<6>();
+    case 7: return body.template operator()<7>();
+    default: return body.template operator()<8>();
+  }
+}
+
+// Pointers of a tile's planes, advanced k-block by k-block.
+template <int K>
+struct Cursor {
+  const uint8_t* blocks[3];
+  inline __attribute__((always_inline)) Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  inline __attribute__((always_inline)) void next() {
+    blocks[0] += 64 * plane_width(K, 0);
+    if constexpr (plane_count(K) > 1) blocks[1] += 64 * plane_width(K, 1);
+    if constexpr (plane_count(K) > 2) blocks[2] += 64 * plane_width(K, 2);
+  }
+};
+
+// Writes the bytes of a k-block in the order that they are read again: 64 for each four inputs.
+struct Store {
+  uint8_t* out;
+  template <int S>
+  inline __attribute__((always_inline)) void at(__m512i bytes) {
+    _mm512_storeu_si512(out + 64 * S, bytes);
+  }
+};
+
+// A tile's bytes, kblocks · 32 · 16 of them.
+template <int K, Output Out>
+void decode_tile(const Matrix& m, const Tables<K>& shared, int64_t tile, uint8_t* strip) {
+  const Tables<K> tables = shared;  // in registers: a copy that no store can change
+  Cursor<K> cursor(m, tile);
+  for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+    Store store{strip + block * kBlockInputs * kTileRows};
+    decode<K, Out>(cursor.blocks, tables, store);
+  }
+}
+
+}  // namespace kbit::avx512

@@ -1,0 +1,305 @@
+// Fast mode: integer levels by vpermb, int8 activations, exact integer dots by vpdpbusd.
+//
+// vpdpbusd adds four products of an unsigned and a signed byte to a 32-bit sum, so every codebook is used as it is, q in 0 … 255:
+// the depth classes of AVX2 have no part here. The centre is taken off through the activations' sums.
+#include <cstring>
+
+#include "avx512.h"
+#include "decode.h"
+#include "dot.h"
+#include "scales.h"
+
+namespace kbit::avx512 {
+namespace {
+
+// ---------------------------------------------------------------- dots
+
+inline __attribute__((always_inline)) __m512i four_inputs(const int8_t* x) {
+  int32_t bytes;
+  std::memcpy(&bytes, x, 4);
+  return _mm512_set1_epi32(bytes);
+}
+
+// Takes the registers of a k-block as they are decoded. Four chains hide the latency; the halves of the k-block, sixteen inputs
+// each, have two chains of their own, since groups may end between them.
+struct Dot {
+  const int8_t* x;
+  Sums chain[4];
+
+  // The first half starts at `start`.
+  inline __attribute__((always_inline)) Dot(const int8_t* activations, Sums start) : x(activations) {
+    chain[0] = start;
+    chain[1] = chain[2] = chain[3] = Sums{};
+  }
+
+  template <int S>
+  inline __attribute__((always_inline)) void at(__m512i w) {
+    constexpr int c = S / 4 * 2 + S % 2;
+    chain[c] = multiply_add(chain[c], w, four_inputs(x + 4 * S));
+  }
+
+  inline __attribute__((always_inline)) Sums half(int index) const { return chain[2 * index] + chain[2 * index + 1]; }
+};
+
+// ---------------------------------------------------------------- from integer dots to outputs
+
+constexpr int kChunk = 16;  // activation groups whose factors are computed at once
+
+// What the activations of up to sixteen groups contribute for one token.
+struct Factors {
+  alignas(64) int32_t start[kChunk];       // −centre · Σ q_x: where the dots begin
+  alignas(64) float step_scale[kChunk];    // step · a
+  alignas(64) float activation_sum[kChunk];  // a · Σ q_x
+  alignas(64) float rest[kChunk];          // base · a · Σ q_x: the second summand where there are no zero points
+
+  inline __attribute__((always_inline)) void fill(const IntCodebook& book, const float* scale, const int32_t* sum, int64_t count) {
+    const __m512 a = _mm512_maskz_loadu_ps(first(count), scale);
+    const __m512i s = _mm512_maskz_loadu_epi32(first(count), sum);
+    const __m512 a_sum = _mm512_mul_ps(a, _mm512_cvtepi32_ps(s));
+    _mm512_store_si512(start, _mm512_mullo_epi32(_mm512_set1_epi32(-book.centre), s));
+    _mm512_store_ps(step_scale, _mm512_mul_ps(_mm512_set1_ps(book.step), a));
+    _mm512_store_ps(activation_sum, a_sum);
+    _mm512_store_ps(rest, _mm512_mul_ps(_mm512_set1_ps(book.base), a_sum));
+  }
+
+  inline __attribute__((always_inline)) Sums start_of(int64_t i) const { return reinterpret_cast<Sums>(_mm512_set1_epi32(start[i])); }
+};
+
+// scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. `dot` began at its start.
+template <bool Zero>
+inline __attribute__((always_inline)) __m512 finish(Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
+  const __m512 main = _mm512_mul_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]));
+  __m512 rest;
+  if constexpr (Zero) rest = _mm512_mul_ps(base_less_zero, _mm512_set1_ps(f.activation_sum[i]));
+  else rest = _mm512_set1_ps(f.rest[i]);
+  return _mm512_mul_ps(scale, _mm512_add_ps(main, rest));
+}
+
+template <bool Zero>
+inline __attribute__((always_inline)) __m512 base_less_zero(const Matrix& m, int64_t tile, int64_t group) {
+  const __m512 base = _mm512_set1_ps(m.integer.base);
+  if constexpr (Zero) return _mm512_sub_ps(base, load_zeros(m, tile, group));
+  return base;
+}
+
+// The weight group of one activation group after another, without a division for each.
+class Groups {
+ public:
+  explicit inline __attribute__((always_inline)) Groups(const Matrix& m)
+      : each_(m.groups == 1 ? INT64_MAX : m.group_size / m.activation_group), left_(each_) {}
+  inline __attribute__((always_inline)) int64_t current() const { return group_; }
+  inline __attribute__((always_inline)) void next() {
+    if (--left_ == 0) {
+      left_ = each_;
+      ++group_;
+    }
+  }
+
+ private:
+  int64_t each_, left_, group_ = 0;
+};
+
+inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t groups) {
+  return begin + kChunk < groups ? begin + kChunk : groups;
+}
+
+// ---------------------------------------------------------------- one token
+
+inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, Sums dot, const Factors& f, int64_t i, int64_t tile,
+                                                          int64_t group) {
+  const __m512 scale = load_scales(m, tile, group);
+  if (m.zero_point == nullptr) return finish<false>(dot, f, i, scale, base_less_zero<false>(m, tile, group));
+  return finish<true>(dot, f, i, scale, base_less_zero<true>(m, tile, group));
+}
+
+template <int K, Output Out>
+void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x, int64_t tile, float* y) {
+  Cursor<K> cursor(m, tile);
+  Groups groups(m);
+  __m512 total = _mm512_setzero_ps();
+  const int8_t* q = x.q;
+  const int64_t blocks = m.activation_group / kBlockInputs;
+  int64_t left = m.kblocks;
+  for (int64_t chunk = 0; chunk < x.groups; chunk += kChunk) {
+    const int64_t end = chunk_end(chunk, x.groups);
+    Factors factors;
+    factors.fill(m.integer, x.scale + chunk, x.sum + chunk, end - chunk);
+    for (int64_t a = chunk; a < end; ++a, groups.next()) {
+      Dot dot(q, factors.start_of(a - chunk));
+      const int64_t count = blocks < left ? blocks : left;
+      for (int64_t block = 0; block < count; ++block) {
+        decode<K, Out>(cursor.blocks, tables, dot);
+        cursor.next();
+        dot.x += kBlockInputs;
+      }
+      left -= count;
+      q = dot.x;
+      const Sums sum = dot.half(0) + dot.half(1);
+      total = _mm512_add_ps(total, finish_group(m, sum, factors, a - chunk, tile, groups.current()));
+    }
+  }
+  store_rows(m, tile, y, total);
+}
+
+// The same where groups end in the middle of a k-block (sizes 16, 48, 80, 112): half-blocks are summed apart.
+template <int K, Output Out>
+void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activations& x, int64_t tile, float* y) {
+  Cursor<K> cursor(m, tile);
+  Groups groups(m);
+  __m512 total = _mm512_setzero_ps();
+  Sums sum{};
+  Factors factors;
+  int64_t a = -1, left = 0;  // left: half-blocks until group a ends; the last group takes the padding too
+  for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+    Dot dot(x.q + block * kBlockInputs, Sums{});
+    decode<K, Out>(cursor.blocks, tables, dot);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      if (left == 0) {
+        ++a;
+        if (a % kChunk == 0) factors.fill(m.integer, x.scale + a, x.sum + a, chunk_end(a, x.groups) - a);
+        sum = factors.start_of(a % kChunk);
+        left = a + 1 == x.groups ? 2 * (m.kblocks - block) - half : m.activation_group / 16;
+      }
+      sum += dot.half(half);
+      if (--left != 0) continue;
+      total = _mm512_add_ps(total, finish_group(m, sum, factors, a % kChunk, tile, groups.current()));
+      groups.next();
+    }
+  }
+  store_rows(m, tile, y, total);
+}
+
+template <int K, Output Out>
+void vector_tiles(const Matrix& m, const uint8_t* value, const Activations& x, float* y, int64_t begin, int64_t end) {
+  const Tables<K> tables(value);
+  if (m.activation_group % kBlockInputs == 0) {
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out>(m, tables, x, tile, y);
+  } else {
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile_halves<K, Out>(m, tables, x, tile, y);
+  }
+}
+
+// ---------------------------------------------------------------- many tokens
+
+// Products of Tokens tokens with Count decoded tiles: one register of weights for each tile and step, one broadcast of four
+// activations for each token and step, an accumulator for each of their pairs.
+template <int Tokens, int Count>
+struct Block {
+  const int8_t* q[Tokens];
+  Sums sum[Tokens][Count];
+
+  inline __attribute__((always_inline)) void multiply(const uint8_t* strip, int64_t tile_bytes, int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      __m512i w[Count];
+#pragma GCC unroll 2
+      for (int c = 0; c < Count; ++c) w[c] = load(strip + c * tile_bytes + 64 * s);
+#pragma GCC unroll 8
+      for (int t = 0; t < Tokens; ++t) {
+        const __m512i x = four_inputs(q[t] + 4 * s);
+#pragma GCC unroll 2
+        for (int c = 0; c < Count; ++c) sum[t][c] = multiply_add(sum[t][c], w[c], x);
+      }
+    }
+  }
+};
+
+template <int Tokens, int Count, bool Zero>
+void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+  const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  Block<Tokens, Count> block;
+  __m512 total[Tokens][Count];
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+    block.q[t] = x.q + (token + t) * x.stride;
+#pragma GCC unroll 2
+    for (int c = 0; c < Count; ++c) total[t][c] = _mm512_setzero_ps();
+  }
+  Groups groups(m);
+  Factors factors[Tokens];
+  for (int64_t a = 0; a < x.groups; ++a, groups.next()) {
+    const int64_t i = a % kChunk;
+    if (i == 0) {
+      for (int t = 0; t < Tokens; ++t) {
+        const int64_t at = (token + t) * x.groups + a;
+        factors[t].fill(m.integer, x.scale + at, x.sum + at, chunk_end(a, x.groups) - a);
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
+      for (int c = 0; c < Count; ++c) block.sum[t][c] = factors[t].start_of(i);
+    }
+    const int64_t end = a + 1 == x.groups ? m.kblocks * (kBlockInputs / 4) : (a + 1) * m.activation_group / 4;
+    block.multiply(strip, tile_bytes, a * m.activation_group / 4, end);
+#pragma GCC unroll 2
+    for (int c = 0; c < Count; ++c) {
+      const __m512 scale = load_scales(m, tile + c, groups.current());
+      const __m512 base = base_less_zero<Zero>(m, tile + c, groups.current());
+#pragma GCC unroll 8
+      for (int t = 0; t < Tokens; ++t) total[t][c] = _mm512_add_ps(total[t][c], finish<Zero>(block.sum[t][c], factors[t], i, scale, base));
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
+    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * m.rows, total[t][c]);
+  }
+}
+
+template <int Tokens, bool Zero>
+void multiply_tokens(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t begin, int64_t end, int64_t token, float* y) {
+  const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  int64_t tile = begin;
+  for (; tile + 2 <= end; tile += 2) multiply_tiles<Tokens, 2, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+  if (tile < end) multiply_tiles<Tokens, 1, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+}
+
+template <bool Zero>
+void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+  int64_t token = 0;
+  for (; token + 8 <= tokens; token += 8) multiply_tokens<8, Zero>(m, x, strip, begin, end, token, y);
+  switch (tokens - token) {
+    case 1: return multiply_tokens<1, Zero>(m, x, strip, begin, end, token, y);
+    case 2: return multiply_tokens<2, Zero>(m, x, strip, begin, end, token, y);
+    case 3: return multiply_tokens<3, Zero>(m, x, strip, begin, end, token, y);
+    case 4: return multiply_tokens<4, Zero>(m, x, strip, begin, end, token, y);
+    case 5: return multiply_tokens<5, Zero>(m, x, strip, begin, end, token, y);
+    case 6: return multiply_tokens<6, Zero>(m, x, strip, begin, end, token, y);
+    case 7: return multiply_tokens<7, Zero>(m, x, strip, begin, end, token, y);
+    default: return;
+  }
+}
+
+template <int K, Output Out>
+void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end,
+                  uint8_t* scratch) {
+  const Tables<K> tables(value);
+  const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  for (int64_t tile = begin; tile < end; tile += step) {
+    const int64_t stop = tile + step < end ? tile + step : end;
+    for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
+    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y);
+    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y);
+  }
+}
+
+template <int K, Output Out>
+void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+  if (tokens == 1) return vector_tiles<K, Out>(m, m.integer.q, x, y, begin, end);
+  matrix_tiles<K, Out>(m, m.integer.q, x, tokens, y, begin, end, scratch);
+}
+
+}  // namespace
+
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+  for_bits(m.bits, [&]<int K>() {
+    // Below k = 8 a lookup costs no more than the mask that a plain code would need.
+    if constexpr (K == 8) {
+      if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, begin, end, scratch);
+    }
+    run<K, Output::looked_up>(m, x, tokens, y, begin, end, scratch);
+  });
+}
+
+}  // namespace kbit::avx512
