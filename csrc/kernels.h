@@ -38,7 +38,13 @@ static inline int64_t tiles_per_strip(const Matrix& matrix) {
   const int64_t strip = matrix.kblocks * kBlockInputs * kTileRows;
   return strip >= kScratchBytes ? 1 : kScratchBytes / strip;
 }
-static inline int64_t scratch_bytes(const Matrix& matrix) { return tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
+// What a kernel may keep of a few tokens' activation groups (at least 16 inputs each) beside the tiles.
+constexpr int kTermTokens = 4;
+constexpr int kTermBytes = 16;
+static inline int64_t term_bytes(const Matrix& matrix) { return kTermTokens * kTermBytes * 2 * matrix.kblocks; }
+static inline int64_t scratch_bytes(const Matrix& matrix) {
+  return term_bytes(matrix) + tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows;
+}
 
 extern const Kernels scalar_kernels;
 #if defined(__x86_64__)

@@ -187,12 +187,18 @@ inline void for_bits(int bits, Body&& body) {
   }
 }
 
-// Pointers of a tile's planes, advanced k-block by k-block.
+// Pointers of a tile's planes, advanced k-block by k-block. Planes are asked for two kilobytes ahead: the arithmetic of a block
+// fills the reorder buffer, so that loads alone would not run far enough ahead of it.
+constexpr int64_t kAhead = 2048;
+
 template <int K>
 struct Cursor {
   const uint8_t* blocks[3];
   Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
   void next() {
+    for (int p = 0; p < plane_count(K); ++p) {
+      for (int v = 0; v < plane_width(K, p); ++v) _mm_prefetch(reinterpret_cast<const char*>(blocks[p] + 64 * v + kAhead), _MM_HINT_T0);
+    }
     for (int p = 0; p < plane_count(K); ++p) blocks[p] += 64 * plane_width(K, p);
   }
   template <Output Out, class Emit>

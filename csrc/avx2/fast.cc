@@ -48,77 +48,97 @@ struct Dot {
   }
 };
 
+// Hides where a pointer points. The halves of a tile read the same activations; a compiler that knows keeps eight broadcasts in
+// registers between the halves and spills the sums, where loading them again is free.
+inline __attribute__((always_inline)) void forget(const int8_t*& pointer) { asm("" : "+r"(pointer)); }
+
 // ---------------------------------------------------------------- from integer dots to outputs
 
-// What a group's activations contribute for one token.
-struct Factors {
-  __m256i correction;    // centre · Σ q_x
-  __m256 step_scale;     // step · a
-  __m256 activation_sum; // a · Σ q_x
-  __m256 base;
+// What an activation group of one token contributes to every row: computed once, read by every tile.
+struct Term {
+  int32_t start;         // −centre · Σ q_x, where the integer dot begins; signed books (q − 128) add 128 · Σ q_x
+  float step_scale;      // step · a
+  float activation_sum;  // a · Σ q_x
+  float rest;            // base · a · Σ q_x
+};
+static_assert(sizeof(Term) == kTermBytes);
 
-  Factors(const Matrix& m, float scale, int32_t sum, int32_t bias)
-      : correction(_mm256_set1_epi32((m.integer.centre - bias) * sum)),
-        step_scale(_mm256_set1_ps(m.integer.step * scale)),
-        activation_sum(_mm256_set1_ps(scale * static_cast<float>(sum))),
-        base(_mm256_set1_ps(m.integer.base)) {}
+template <int Depth>
+void fill_terms(const Matrix& m, const Activations& x, int64_t token, Term* terms) {
+  for (int64_t a = 0; a < x.groups; ++a) {
+    const float scale = x.scale[token * x.groups + a];
+    const int32_t sum = x.sum[token * x.groups + a];
+    const float activation_sum = scale * static_cast<float>(sum);
+    terms[a] = {((Depth == 0 ? 128 : 0) - m.integer.centre) * sum, m.integer.step * scale, activation_sum, m.integer.base * activation_sum};
+  }
+}
+
+// The scale group of activation group 0, 1, 2 … without a division for each.
+class ScaleGroup {
+ public:
+  explicit ScaleGroup(const Matrix& m) : each_(m.groups == 1 ? INT64_MAX : m.group_size / m.activation_group) {}
+  int64_t operator*() const { return group_; }
+  void next() {
+    if (++inside_ == each_) inside_ = 0, ++group_;
+  }
+
+ private:
+  int64_t each_, inside_ = 0, group_ = 0;
 };
 
-// scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle.
-inline __m256 finish(__m256i sum, const Factors& f, __m256 scale, __m256 zero) {
-  const __m256 dot = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, f.correction));
-  const __m256 rest = _mm256_mul_ps(_mm256_sub_ps(f.base, zero), f.activation_sum);
-  return _mm256_mul_ps(scale, _mm256_add_ps(_mm256_mul_ps(dot, f.step_scale), rest));
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. A rest of 0 adds nothing that rounds.
+inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group, int half) {
+  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale));
+  if (m.zero_point != nullptr) {
+    const __m256 offset = _mm256_sub_ps(_mm256_set1_ps(m.integer.base), load_zeros(m, tile, group, half));
+    value = _mm256_add_ps(value, _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum)));
+  } else if (m.integer.base != 0.0f) {
+    value = _mm256_add_ps(value, _mm256_broadcast_ss(&term.rest));
+  }
+  return _mm256_add_ps(total, _mm256_mul_ps(load_scales(m, tile, group, half), value));
 }
-
-inline __m256 zeros_of(const Matrix& m, int64_t tile, int64_t group, int half) {
-  return m.zero_point == nullptr ? _mm256_setzero_ps() : load_zeros(m, tile, group, half);
-}
-
-// Signed books hold q − 128: their dot lacks 128 · Σ q_x.
-template <int Depth>
-constexpr int32_t kBias = Depth == 0 ? 128 : 0;
 
 // ---------------------------------------------------------------- one token
 
 // A tile's two halves for one token, group after group.
 template <int K, Output Out, int Depth>
-inline void vector_tile(const Matrix& m, const Tables& tables, const Activations& x, int64_t tile, float* y) {
+inline void vector_tile(const Matrix& m, const Tables& tables, const Activations& x, const Term* terms, int64_t tile, float* y) {
   Cursor<K> cursor(m, tile);
   __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  ScaleGroup group(m);
   const int8_t* q = x.q;
-  int64_t block = 0;
-  for (int64_t a = 0; a < x.groups; ++a) {
-    const int64_t end = a + 1 == x.groups ? m.kblocks : (a + 1) * m.activation_group / kBlockInputs;
-    Dot<Depth, false> low{q, {_mm256_setzero_si256()}, {}}, high = low;
-    for (; block < end; ++block) {
+  const int64_t group_blocks = m.activation_group / kBlockInputs;
+  for (int64_t a = 0, left = m.kblocks; left > 0; ++a, left -= group_blocks, group.next()) {
+    Dot<Depth, false> low{q, {_mm256_set1_epi32(terms[a].start)}, {}}, high = low;
+    for (int64_t block = left < group_blocks ? left : group_blocks; block > 0; --block) {
       cursor.template emit<Out>(0, tables, low);
+      forget(high.x);
       cursor.template emit<Out>(1, tables, high);
       cursor.next();
       low.x += kBlockInputs;
       high.x += kBlockInputs;
     }
     q = low.x;
-    const int64_t group = a * m.activation_group / m.group_size;
-    const Factors f(m, x.scale[a], x.sum[a], kBias<Depth>);
-    total[0] = _mm256_add_ps(total[0], finish(low.sum[0], f, load_scales(m, tile, group, 0), zeros_of(m, tile, group, 0)));
-    total[1] = _mm256_add_ps(total[1], finish(high.sum[0], f, load_scales(m, tile, group, 1), zeros_of(m, tile, group, 1)));
+    total[0] = add_group(m, total[0], low.sum[0], terms[a], tile, *group, 0);
+    total[1] = add_group(m, total[1], high.sum[0], terms[a], tile, *group, 1);
   }
   store_rows(m, tile, y, total[0], total[1]);
 }
 
 // The same where groups end in the middle of a k-block (sizes 16, 48, 80, 112).
 template <int K, Output Out, int Depth>
-inline void vector_tile_halves(const Matrix& m, const Tables& tables, const Activations& x, int64_t tile, float* y) {
+inline void vector_tile_halves(const Matrix& m, const Tables& tables, const Activations& x, const Term* terms, int64_t tile, float* y) {
   Cursor<K> cursor(m, tile);
   __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-  __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  __m256i sum[2] = {_mm256_set1_epi32(terms[0].start), _mm256_set1_epi32(terms[0].start)};
+  ScaleGroup group(m);
   const int64_t units = m.activation_group / 16;
   int64_t a = 0;
   for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
     const __m256i zero = _mm256_setzero_si256();
     Dot<Depth, true> low{x.q + block * kBlockInputs, {zero, zero}, {}}, high = low;
     cursor.template emit<Out>(0, tables, low);
+    forget(high.x);
     cursor.template emit<Out>(1, tables, high);
     for (int unit = 0; unit < 2; ++unit) {
       sum[0] = _mm256_add_epi32(sum[0], low.sum[unit]);
@@ -126,24 +146,24 @@ inline void vector_tile_halves(const Matrix& m, const Tables& tables, const Acti
       const int64_t done = 2 * block + unit + 1;
       const bool last = a + 1 == x.groups;
       if (last ? done != 2 * m.kblocks : done != (a + 1) * units) continue;
-      const int64_t group = a * m.activation_group / m.group_size;
-      const Factors f(m, x.scale[a], x.sum[a], kBias<Depth>);
       for (int half = 0; half < 2; ++half) {
-        total[half] = _mm256_add_ps(total[half], finish(sum[half], f, load_scales(m, tile, group, half), zeros_of(m, tile, group, half)));
-        sum[half] = zero;
+        total[half] = add_group(m, total[half], sum[half], terms[a], tile, *group, half);
+        if (!last) sum[half] = _mm256_set1_epi32(terms[a + 1].start);
       }
       ++a;
+      group.next();
     }
   }
   store_rows(m, tile, y, total[0], total[1]);
 }
 
 template <int K, Output Out, int Depth>
-void vector_tiles(const Matrix& m, const Tables& tables, const Activations& x, float* y, int64_t begin, int64_t end) {
+void vector_tiles(const Matrix& m, const Tables& tables, const Activations& x, Term* terms, float* y, int64_t begin, int64_t end) {
+  fill_terms<Depth>(m, x, 0, terms);
   if (m.activation_group % kBlockInputs == 0) {
-    for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out, Depth>(m, tables, x, tile, y);
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out, Depth>(m, tables, x, terms, tile, y);
   } else {
-    for (int64_t tile = begin; tile < end; ++tile) vector_tile_halves<K, Out, Depth>(m, tables, x, tile, y);
+    for (int64_t tile = begin; tile < end; ++tile) vector_tile_halves<K, Out, Depth>(m, tables, x, terms, tile, y);
   }
 }
 
@@ -192,39 +212,41 @@ inline __attribute__((always_inline)) void block_dot(const uint8_t* strip, const
 }
 
 template <int Tokens, int Depth>
-void multiply_tile(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tile(const Matrix& m, const Activations& x, const Term* terms, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
   const int8_t* q[Tokens];
   __m256 total[Tokens][2];
   for (int t = 0; t < Tokens; ++t) {
     q[t] = x.q + (token + t) * x.stride;
     total[t][0] = total[t][1] = _mm256_setzero_ps();
   }
-  for (int64_t a = 0; a < x.groups; ++a) {
+  ScaleGroup group(m);
+  for (int64_t a = 0; a < x.groups; ++a, group.next()) {
     const int64_t begin = a * m.activation_group / 4;
-    const int64_t end = a + 1 == x.groups ? m.kblocks * (kBlockInputs / 4) : (a + 1) * m.activation_group / 4;
+    const int64_t end = a + 1 == x.groups ? m.kblocks * (kBlockInputs / 4) : begin + m.activation_group / 4;
     __m256i sum[Tokens][2];
-    for (int t = 0; t < Tokens; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+    for (int t = 0; t < Tokens; ++t) sum[t][0] = sum[t][1] = _mm256_set1_epi32(terms[t * x.groups + a].start);
     block_dot<Tokens, Depth>(strip, q, begin, end, sum);
-    const int64_t group = a * m.activation_group / m.group_size;
-    const __m256 scale[2] = {load_scales(m, tile, group, 0), load_scales(m, tile, group, 1)};
-    const __m256 zero[2] = {zeros_of(m, tile, group, 0), zeros_of(m, tile, group, 1)};
     for (int t = 0; t < Tokens; ++t) {
-      const int64_t index = (token + t) * x.groups + a;
-      const Factors f(m, x.scale[index], x.sum[index], kBias<Depth>);
-      for (int half = 0; half < 2; ++half) total[t][half] = _mm256_add_ps(total[t][half], finish(sum[t][half], f, scale[half], zero[half]));
+      for (int half = 0; half < 2; ++half) {
+        total[t][half] = add_group(m, total[t][half], sum[t][half], terms[t * x.groups + a], tile, *group, half);
+      }
     }
   }
   for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * m.rows, total[t][0], total[t][1]);
 }
 
 template <int Depth>
-void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, Term* terms, const uint8_t* strip, int64_t begin, int64_t end,
+                    float* y) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   const auto tiles = [&]<int Tokens>(int64_t token) {
-    for (int64_t tile = begin; tile < end; ++tile) multiply_tile<Tokens, Depth>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+    for (int t = 0; t < Tokens; ++t) fill_terms<Depth>(m, x, token + t, terms + t * x.groups);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      multiply_tile<Tokens, Depth>(m, x, terms, strip + (tile - begin) * tile_bytes, tile, token, y);
+    }
   };
   int64_t token = 0;
-  for (; token + 4 <= tokens; token += 4) tiles.template operator()<4>(token);
+  for (; token + kTermTokens <= tokens; token += kTermTokens) tiles.template operator()<kTermTokens>(token);
   switch (tokens - token) {
     case 1: return tiles.template operator()<1>(token);
     case 2: return tiles.template operator()<2>(token);
@@ -256,12 +278,14 @@ constexpr int identity_depth() { return K <= 4 ? 8 : K == 5 ? 4 : K == 6 ? 2 : K
 
 template <int K, Output Out, int Depth>
 void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
-  if (tokens == 1) return vector_tiles<K, Out, Depth>(m, tables, x, y, begin, end);
+  auto* terms = reinterpret_cast<Term*>(scratch);
+  if (tokens == 1) return vector_tiles<K, Out, Depth>(m, tables, x, terms, y, begin, end);
+  uint8_t* strip = scratch + term_bytes(m);
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
-    for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    multiply_strip<Depth>(m, x, tokens, scratch, tile, stop, y);
+    for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, strip + (t - tile) * tile_bytes);
+    multiply_strip<Depth>(m, x, tokens, terms, strip, tile, stop, y);
   }
 }
 

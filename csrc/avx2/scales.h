@@ -9,7 +9,7 @@
 
 namespace kbit::avx2 {
 
-inline __m256 load_scales(const Matrix& m, int64_t tile, int64_t group, int half) {
+inline __attribute__((always_inline)) __m256 load_scales(const Matrix& m, int64_t tile, int64_t group, int half) {
   const int64_t index = (tile * m.groups + group) * kTileRows + 8 * half;
   switch (m.scale_kind) {
     case ScaleKind::fp16: {
@@ -32,7 +32,7 @@ inline __m256 load_scales(const Matrix& m, int64_t tile, int64_t group, int half
   }
 }
 
-inline __m256 load_zeros(const Matrix& m, int64_t tile, int64_t group, int half) {
+inline __attribute__((always_inline)) __m256 load_zeros(const Matrix& m, int64_t tile, int64_t group, int half) {
   const uint8_t* p = m.zero_point + (tile * m.groups + group) * kTileRows + 8 * half;
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }

@@ -22,7 +22,7 @@ def called(kbit: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     with pytest.MonkeyPatch.context() as patch:  # what is asserted on stays: rows, files, words
         patch.setattr(experiment, "DECODE_TOKENS", 1)
         patch.setattr(experiment, "WRITING", experiment.Settings(max_tokens=12, beams=2))
-        return kbit("demo", "-o", folder, "--bits", "4,2", "--limit-tokens", 1024, "--json"), folder
+        return kbit("demo", "-o", folder, "--bits", "4,2", "--tokens", 1024, "--json"), folder
 
 
 def test_rows_are_the_contracts(called: tuple) -> None:

@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from kbit.cli.experiment import EMBEDDING, plans
+from kbit.cli.eval import books
+from kbit.cli.experiment import EMBEDDING, _text, plans
+from kbit.evaluate.windows import read_text
 
 
 def test_five_data_types_at_every_k() -> None:
@@ -21,3 +23,12 @@ def test_log_grids_span_eight_octaves_from_four_bits_on() -> None:
         if plan.default.grid == "log":
             assert plan.default.per_octave is not None
             assert 2 ** (plan.default.bits - 1) / plan.default.per_octave == 8
+
+
+def test_the_text_takes_the_same_share_of_every_book() -> None:
+    parts = [read_text(file) for file in sorted(books().glob("*.txt"))]
+    text = _text(books(), 4096)
+    places = [text.index(part[:200]) for part in parts]
+    lengths = [end - start for start, end in zip(places, [*places[1:], len(text)], strict=True)]
+    assert max(lengths) - min(lengths) < 30
+    assert _text(books(), 10**6) == "\n\n".join(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kbit.cli.options import Debug, Json, Limit, Threads
+from kbit.cli.options import Debug, Json
 from kbit.cli.output import Output, columns, verb
 from kbit.cli.tradeoff import NAMES, Recommendation, Row, original, recommend, series
 
@@ -27,8 +27,8 @@ def demo(
         str, typer.Option("-o", "--output", metavar="DIR", help="Folder for report, plots, rows and model.")
     ] = "kbit-demo",
     bits: Annotated[str, typer.Option(metavar="LIST", help="The k to try, 2…8, separated by commas.")] = "2,3,4,5,6,7,8",
-    limit_tokens: Limit = 0,
-    threads: Threads = 0,
+    tokens: Annotated[int, typer.Option(metavar="N", min=512, help="Tokens of text to measure on, from eight books alike.")] = 4096,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Threads; so small a model runs fastest on one.")] = 1,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -44,7 +44,7 @@ def demo(
     output, started, folder = Output(json), time.perf_counter(), Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
     use_threads(threads)
-    with Experiment(chosen_bits, limit_tokens or None) as experiment:
+    with Experiment(chosen_bits, tokens) as experiment:
         output.note(f"{experiment.name}: {len(experiment.plans)} encodings and the original; {experiment.windows.protocol.text}")
         rows = experiment.rows()
         chosen = recommend(rows)

@@ -4,6 +4,7 @@ The original runs over the text once and its logits are kept; every encoded mode
 takes the whole way: encode into a folder, load the folder, evaluate, time the writing of text, weigh the files.
 """
 
+import os
 import platform
 import tempfile
 import time
@@ -37,8 +38,8 @@ CONTEXT = 512
 GROUP_SIZE = 64
 #: scheme of the embedding, which is the head too in this model: a quarter of its weights, held constant so that k alone changes
 EMBEDDING = "int8:g64"
-#: characters of each excerpt, more than one window
-TEXT_CHARACTERS = 2700
+#: characters for a token: the books have 3.7, and the rest is room for what the cut loses
+CHARACTERS_PER_TOKEN = 4.2
 DECODE_TOKENS = 16
 PROMPT = "It was a dark night, and the old man"
 WRITING = Settings(max_tokens=90, beams=5, no_repeat=3)
@@ -70,17 +71,17 @@ class Experiment:
 
     Args:
         bits: the k to try.
-        limit_tokens: tokens of the text at most; None for all.
+        tokens: tokens of text at most, the same share of every book.
     """
 
     name = "quill-4.5m"
 
-    def __init__(self, bits: Sequence[int], limit_tokens: int | None = None) -> None:
+    def __init__(self, bits: Sequence[int], tokens: int) -> None:
         self.plans = plans(bits)
         data = Path(str(files("kbit").joinpath("data")))
         self.source = data / self.name
         self.tokenizer = load_tokenizer(self.source)
-        self.windows = Windows(tokenize(_text(data / "books"), self.tokenizer), context=CONTEXT, limit_tokens=limit_tokens)
+        self.windows = Windows(tokenize(_text(data / "books", tokens), self.tokenizer), context=CONTEXT, limit_tokens=tokens)
         self.original = load_causal_model(self.source)
         self._folder = tempfile.TemporaryDirectory(prefix="kbit-demo-")
         self._reference: ReferenceLogits | None = None
@@ -130,7 +131,7 @@ class Experiment:
 
     def _encoded(self, plan: Plan, reference: ReferenceLogits) -> Row:
         folder = Path(self._folder.name) / plan.default.text.replace(":", "-")
-        quantize_folder(self.source, folder, plan, progress=False)
+        quantize_folder(self.source, folder, plan, threads=_cores(), progress=False)
         size, model = stored_size(folder), load_causal_model(folder)
         found = compare(model, reference, self.windows)
         loss, distance = found.loss.perplexity, found.divergence
@@ -156,7 +157,7 @@ class Experiment:
     def keep(self, row: Row, folder: Path) -> None:
         """Write the model of a row to `folder`; the same bytes as those that were measured."""
         plan = next(plan for plan in self.plans if plan.default.text == row.scheme)
-        quantize_folder(self.source, folder, plan, overwrite=True, progress=False)
+        quantize_folder(self.source, folder, plan, overwrite=True, threads=_cores(), progress=False)
 
     def texts(self, packed: Path) -> Texts:
         """The prompt continued by the original and by the model in `packed`, same settings."""
@@ -167,10 +168,11 @@ class Experiment:
     def caption(self) -> str:
         """What a reader of the table must know."""
         return (
-            f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. "
-            f"Embedding and head are one tensor here, stored as {EMBEDDING} in every "
-            f"k-bit row; the 16-bit row is the original file, run in float32. Tokens/s: one sequence, written through transformers, whose "
-            f"own loop takes most of the time of so small a model. Text: excerpts of eight books that the model never saw; "
+            f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. Embedding and "
+            f"head are one tensor here, stored as {EMBEDDING} in every k-bit row; activations are rounded to int8 (fast mode), which with "
+            f"the embedding sets the floor that the curves reach at k = 8. The 16-bit row is the original file, run in float32. "
+            f"Tokens/s: one sequence, {native.threads()} thread(s), written through transformers, "
+            f"whose own loop takes most of the time of so small a model. Text: excerpts of eight books that the model never saw; "
             f"{self.windows.protocol.text}."
         )
 
@@ -193,9 +195,16 @@ def _bounds(estimate: Estimate) -> tuple[float, float]:
     return low, estimate.value if estimate.high is None else estimate.high
 
 
-def _text(folder: Path) -> str:
-    """The beginning of each excerpt, whole paragraphs: the same amount of every book in a text that 36 models have time for."""
-    return "".join(text[: text.rindex("\n\n", 0, TEXT_CHARACTERS)] + "\n\n" for text in map(read_text, sorted(folder.glob("*.txt"))))
+def _cores() -> int:
+    """Encoding uses every core; its bytes do not depend on it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _text(folder: Path, tokens: int) -> str:
+    """The beginning of each excerpt, to the end of a word."""
+    texts = [read_text(file) for file in sorted(folder.glob("*.txt"))]
+    share = int(tokens * CHARACTERS_PER_TOKEN / len(texts))
+    return "\n\n".join(text if len(text) <= share else text[: text.rindex(" ", 0, share)] for text in texts)
 
 
 def _decode_speed(model: Any) -> float:
