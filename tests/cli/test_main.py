@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src"
-
 #: what a process does where torch and transformers are not installed
 WITHOUT_TORCH = """
 import sys
@@ -24,7 +22,7 @@ sys.meta_path.insert(0, Blocked())
 
 def _run(*arguments: object, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
     code = f"{before}\nimport sys\nsys.argv[0] = 'kbit'\nfrom kbit.cli.main import main\nmain()"
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)  # type: ignore[call-overload]
 
@@ -55,23 +53,18 @@ def test_names_the_extra_that_is_missing(verb: str, packed_model: Path, tmp_path
 
 def test_import_needs_no_torch() -> None:
     code = WITHOUT_TORCH + "\nimport kbit\nprint(kbit.Scheme.parse('nf4'))\ntry: kbit.load\nexcept ImportError as error: print(error)"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)}, check=False
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.stdout.splitlines() == ["nf4:g64", "torch is needed here and is not installed: pip install 'kbit[torch]'"]
 
 
 def test_start_up_imports_nothing_heavy() -> None:
     code = "import sys, kbit.cli.main; print([name for name in ('numpy', 'torch', 'transformers', 'matplotlib') if name in sys.modules])"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)}, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
 def test_module_and_bad_usage() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    found = subprocess.run([sys.executable, "-m", "kbit", "frobnicate"], capture_output=True, text=True, env=environment, check=False)
+    found = subprocess.run([sys.executable, "-m", "kbit", "frobnicate"], capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert "frobnicate" in found.stderr
 
@@ -94,9 +87,8 @@ def test_interrupted_by_the_signal(packed_model: Path) -> None:
         "def waiting(*_, **__):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
         "kbit.store.folder.open_model = waiting\nfrom kbit.cli.main import main\nmain()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-c", wait, "show", str(packed_model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
@@ -105,17 +97,16 @@ def test_interrupted_by_the_signal(packed_model: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(packed_model: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-m", "kbit", "show", str(packed_model)]
     reader, writer = os.pipe()
     os.close(reader)  # nobody reads from the start
-    found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (found.returncode, found.stderr) == (141, "")
 
 
 def test_a_terminal_of_another_encoding_is_no_error(packed_model: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "kbit", "show", str(packed_model)]
     found = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert found.returncode == 0
