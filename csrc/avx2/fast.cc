@@ -194,19 +194,16 @@ inline __attribute__((always_inline)) void block_dot(const uint8_t* strip, const
                                                       __m256i (&sum)[Tokens][2]) {
   constexpr int chain = Depth < 2 ? 1 : (Depth > 4 ? 4 : Depth);
   for (int64_t s = begin; s < end; s += chain) {
-    __m256i part[Tokens][2];
-    for (int c = 0; c < chain; ++c) {
-      const __m256i low = load(strip + 64 * (s + c)), high = load(strip + 64 * (s + c) + 32);
+    for (int half = 0; half < 2; ++half) {
+      __m256i w[chain];
+      for (int c = 0; c < chain; ++c) w[c] = load(strip + 64 * (s + c) + 32 * half);
       for (int t = 0; t < Tokens; ++t) {
-        const __m256i x = four_inputs(q[t] + 4 * (s + c));
-        const __m256i p = products<Depth>(low, x), r = products<Depth>(high, x);
-        part[t][0] = c == 0 ? p : _mm256_add_epi16(part[t][0], p);
-        part[t][1] = c == 0 ? r : _mm256_add_epi16(part[t][1], r);
+        const int8_t* x = q[t] + 4 * s;
+        forget(x);
+        __m256i part = products<Depth>(w[0], four_inputs(x));
+        for (int c = 1; c < chain; ++c) part = _mm256_add_epi16(part, products<Depth>(w[c], four_inputs(x + 4 * c)));
+        sum[t][half] = _mm256_add_epi32(sum[t][half], widen(part));
       }
-    }
-    for (int t = 0; t < Tokens; ++t) {
-      sum[t][0] = _mm256_add_epi32(sum[t][0], widen(part[t][0]));
-      sum[t][1] = _mm256_add_epi32(sum[t][1], widen(part[t][1]));
     }
   }
 }
