@@ -83,7 +83,8 @@ def test_interrupted_quietly(packed_model: Path) -> None:
 
 def test_interrupted_by_the_signal(packed_model: Path) -> None:
     wait = (
-        "import kbit.store.folder, time\n"
+        # a process started in the background of a script ignores the signal until it says otherwise
+        "import kbit.store.folder, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def waiting(*_, **__):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
         "kbit.store.folder.open_model = waiting\nfrom kbit.cli.main import main\nmain()"
     )
