@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kbit.evaluate.size import QUANTIZED_PARTS, memory_size, stored_size
+from kbit.evaluate.size import memory_size, stored_size
 from kbit.model import load, quantize_folder
 from kbit.nn.packed import PackedModule
 from kbit.nn.swap import swap
+from kbit.store.accounting import PACKED_PARTS
 from kbit.store.folder import open_model
 
 Folder = Callable[..., Path]
@@ -30,7 +31,7 @@ def test_every_stored_bit_is_counted_once(tiny_folder: Folder, tmp_path: Path, s
                 bits[part] += share * tensor.shape[0] * tensor.shape[1]
     assert report.quantized_weights == weights
     assert report.bpw == pytest.approx(sum(bits.values()) / weights)
-    for part, counted in zip(QUANTIZED_PARTS, bits.values(), strict=True):
+    for part, counted in zip(PACKED_PARTS, bits.values(), strict=True):
         assert report.parts[part] == pytest.approx(counted)
     assert report.parts["codes"] == weights * tensors[0].scheme.bits
     assert report.parts["padding"] > 0  # 96 inputs are whole blocks, but 24 rows are not whole tiles

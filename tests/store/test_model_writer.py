@@ -76,7 +76,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
 def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     write_small_model(tmp_path / "m")
-    verify(tmp_path / "m")
+    assert verify(tmp_path / "m").ok
 
 
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

@@ -15,25 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbit.core.scheme import Scheme
+from kbit.store.accounting import PACKED_PARTS, packed_arrays, packed_bits
 from kbit.store.folder import StoredModel, open_model
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["QUANTIZED_PARTS", "SizeReport", "memory_size", "stored_size"]
-
-#: array of a quantized module → the part it is counted under
-_ARRAYS = {
-    "weight": "codes",
-    "weight_scale": "scales",
-    "weight_super_scale": "scales",
-    "weight_zero": "zero_points",
-    "weight_codebook": "codebooks",
-}
-
-#: parts that `bpw` counts
-QUANTIZED_PARTS = ("codes", "scales", "zero_points", "codebooks", "padding")
+__all__ = ["SizeReport", "memory_size", "stored_size"]
 
 _TOKENIZER_FILES = re.compile(r"tokenizer.*|vocab\..*|merges\.txt|.*\.model|special_tokens_map\.json|added_tokens\.json|chat_template.*")
 
@@ -50,7 +38,7 @@ class SizeReport:
     """Where the bits of a model go.
 
     Attributes:
-        parts: part → bits: `QUANTIZED_PARTS`, then ``embedding``, ``head``, ``norm`` and ``other`` (left in 16 bits), and ``header``.
+        parts: part → bits: `PACKED_PARTS`, then ``embedding``, ``head``, ``norm`` and ``other`` (left in 16 bits), and ``header``.
         quantized_weights: weights that are stored as codes.
         parameters: all weights of the model, each tied one once.
         file_bytes: size of the weight files; None for a model in memory.
@@ -68,7 +56,7 @@ class SizeReport:
         """Bits per quantized weight, all that is stored for it; of every parameter where none is quantized."""
         if not self.quantized_weights:
             return sum(bits for part, bits in self.parts.items() if part != "header") / self.parameters
-        return sum(self.parts.get(part, 0) for part in QUANTIZED_PARTS) / self.quantized_weights
+        return sum(self.parts.get(part, 0) for part in PACKED_PARTS) / self.quantized_weights
 
     @property
     def bpw_file(self) -> float | None:
@@ -106,12 +94,10 @@ def stored_size(path: Path | str) -> SizeReport:
 
 
 def _stored_parts(stored: StoredModel) -> tuple[Counter[str], int, int]:
-    parts: Counter[str] = Counter(dict.fromkeys(QUANTIZED_PARTS, 0))
+    parts: Counter[str] = Counter(dict.fromkeys(PACKED_PARTS, 0))
     quantized = 0
     for name, module in (stored.manifest.modules if stored.manifest else {}).items():
-        arrays = {array: stored.entry(f"{name}.{array}").nbytes for array in _ARRAYS if f"{name}.{array}" in stored}
-        stack, (rows, *rest) = (module.shape[0], module.shape[1:]) if module.kind == "experts" else (1, module.shape)
-        parts.update(_packed_parts(module.scheme, (stack, rows, math.prod(rest)), arrays))
+        parts.update(packed_bits(module.scheme, module.shape, packed_arrays(stored, name)))
         quantized += math.prod(module.shape)
     parameters = quantized
     for name in stored.plain_names():
@@ -125,7 +111,7 @@ def memory_size(model: "torch.nn.Module") -> SizeReport:
     """Size of a model in memory: parameters and buffers that it would store, each shared one once."""
     from kbit.nn.packed import PackedModule
 
-    parts: Counter[str] = Counter(dict.fromkeys(QUANTIZED_PARTS, 0))
+    parts: Counter[str] = Counter(dict.fromkeys(PACKED_PARTS, 0))
     quantized = parameters = 0
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -133,8 +119,7 @@ def memory_size(model: "torch.nn.Module") -> SizeReport:
         seen.update(map(id, tensors.values()))
         if isinstance(module, PackedModule) and "weight" in tensors:
             arrays = {name: tensors.pop(name).nbytes for name in module.part_names}
-            rows, cols = module.packed_shape[-2:]
-            parts.update(_packed_parts(module.scheme, (math.prod(module.packed_shape[:-2]), rows, cols), arrays))
+            parts.update(packed_bits(module.scheme, module.packed_shape, arrays))
             quantized += math.prod(module.packed_shape)
         elif isinstance(module, PackedModule):
             tensors = {name: tensor for name, tensor in tensors.items() if name not in module.part_names}
@@ -149,23 +134,6 @@ def _own_tensors(module: "torch.nn.Module") -> "Iterable[tuple[str, torch.Tensor
     for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
         if name not in module._non_persistent_buffers_set:
             yield name, buffer
-
-
-def _packed_parts(scheme: Scheme, shape: tuple[int, int, int], arrays: Mapping[str, int]) -> Counter[str]:
-    """Bits of one quantized weight, `shape` = (stack, rows, cols); `arrays` are the bytes stored for it."""
-    stack, rows, cols = shape
-    groups = 1 if scheme.group_size == -1 else -(-cols // scheme.group_size)
-    tiles = stack * -(-rows // 16)
-    parts: Counter[str] = Counter()
-    for array, size_bytes in arrays.items():
-        needed = 8 * size_bytes
-        if array == "weight":
-            needed = stack * rows * cols * scheme.bits
-        elif array in ("weight_scale", "weight_zero"):  # [tiles, groups, 16]: padding rows hold 0
-            needed = stack * rows * groups * (8 * size_bytes // (tiles * groups * 16))
-        parts[_ARRAYS[array]] += needed
-        parts["padding"] += 8 * size_bytes - needed
-    return parts
 
 
 def _kind(name: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.native import _kbit
+from kbit.native.encoding import SCALE_KINDS
 from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = ["MODES", "Mode", "PreparedMatrix", "prepare"]
@@ -19,7 +20,6 @@ __all__ = ["MODES", "Mode", "PreparedMatrix", "prepare"]
 Mode = Literal["fast", "exact"]
 MODES: tuple[Mode, ...] = ("fast", "exact")
 
-_SCALE_KINDS = {"fp16": 0, "e4m3": 1, "dq8": 2}
 _MAX_TOKENS = 1 << 24
 _EMPTY_BYTES = np.empty(0, np.uint8)
 _EMPTY_FLOATS = np.empty(0, np.float32)
@@ -51,7 +51,7 @@ class PreparedMatrix:
                 self.cols,
                 scheme.bits,
                 scheme.group_size,
-                _SCALE_KINDS[scheme.scale_dtype],
+                SCALE_KINDS[scheme.scale_dtype],
                 _bytes(quantized.weight),
                 _bytes(quantized.scale),
                 np.ascontiguousarray(super_scale, np.float32).reshape(-1),

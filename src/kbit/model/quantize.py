@@ -15,11 +15,11 @@ from kbit.core.digest import digest_bytes
 from kbit.core.errors import ModelError
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
-from kbit.model.accounting import count_bits
 from kbit.model.memory import estimate_bytes, peak_rss_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
 from kbit.model.weights import encode_unit, plain_pieces
 from kbit.nn.targets import Kept
+from kbit.store.accounting import count_bits
 from kbit.store.check import side_files
 from kbit.store.folder import StoredModel, open_model
 from kbit.store.header import TensorSpec

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from kbit.core.errors import DTypeError, NumericsError, ShapeError
 from kbit.native import _kbit
 
-__all__ = ["BITS", "EncodeOptions", "EncodedMatrix", "check_codes", "encode", "pack", "packed_bytes", "scan", "unpack"]
+__all__ = ["BITS", "SCALE_KINDS", "EncodeOptions", "EncodedMatrix", "check_codes", "encode", "pack", "packed_bytes", "scan", "unpack"]
 
 BITS = range(1, 9)
 TILE_ROWS = 16
@@ -23,7 +23,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _WEIGHT_TYPES = {"float32": 0, "float16": 1, "uint16": 2}
-_SCALE_KINDS = {"fp16": 0, "e4m3": 1, "dq8": 2}
+SCALE_KINDS = {"fp16": 0, "e4m3": 1, "dq8": 2}
 _SCALE_DTYPES: dict[str, Any] = {"fp16": np.uint16, "e4m3": np.uint8, "dq8": np.int8}
 _SEARCHES = {"absmax": 0, "mse": 1}
 _NO_FLOATS: Floats = np.empty(0, np.float32)
@@ -141,7 +141,7 @@ def encode(
         options.mirrored,
         options.group_size,
         _SEARCHES[options.scale_search],
-        _SCALE_KINDS[options.scale_dtype],
+        SCALE_KINDS[options.scale_dtype],
         matrix_super_scale,
         out.planes,
         _bytes_of(out.scale),

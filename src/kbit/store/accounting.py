@@ -1,4 +1,4 @@
-"""Every stored bit of a packed folder, by what it is for, from the headers of its files."""
+"""Every stored bit of a packed weight, and of a packed folder from the headers of its files, by what it is for."""
 
 import math
 from collections import Counter
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbit.core.errors import ModelError
+from kbit.core.scheme import Scheme
 from kbit.store.folder import StoredModel
-from kbit.store.manifest import Module
 
-__all__ = ["PACKED_PARTS", "BitCount", "count_bits"]
+__all__ = ["PACKED_PARTS", "BitCount", "count_bits", "packed_arrays", "packed_bits"]
 
+#: array of a packed weight → the part it counts as
 _PART_OF = {
     "weight": "codes",
     "weight_scale": "scales",
@@ -58,9 +59,7 @@ def count_bits(stored: StoredModel) -> BitCount:
     parts = Counter(dict.fromkeys((*PACKED_PARTS, "rest_16bit"), 0))
     quantized = 0
     for name, module in stored.manifest.modules.items():
-        for suffix, part in _PART_OF.items():
-            if f"{name}.{suffix}" in stored:
-                _count(parts, part, suffix, module, 8 * stored.entry(f"{name}.{suffix}").nbytes)
+        parts.update(packed_bits(module.scheme, module.shape, packed_arrays(stored, name)))
         quantized += math.prod(module.shape)
     parameters = quantized
     for name in stored.plain_names():
@@ -70,14 +69,29 @@ def count_bits(stored: StoredModel) -> BitCount:
     return BitCount(dict(parts), quantized, parameters)
 
 
-def _count(parts: Counter[str], part: str, suffix: str, module: Module, stored_bits: int) -> None:
-    """What the weights themselves need counts as `part`, what fills up tiles of 16 rows and blocks of 32 inputs as padding."""
-    *stack, rows, cols = module.shape
-    count = math.prod(stack)
-    needed = stored_bits
-    if suffix == "weight":
-        needed = count * rows * cols * module.scheme.bits
-    elif suffix in ("weight_scale", "weight_zero"):
-        needed = stored_bits * rows // (-(-rows // 16) * 16)
-    parts[part] += needed
-    parts["padding"] += stored_bits - needed
+def packed_arrays(stored: StoredModel, name: str) -> dict[str, int]:
+    """Bytes of each array that is stored for the packed weight of module `name`."""
+    return {suffix: stored.entry(f"{name}.{suffix}").nbytes for suffix in _PART_OF if f"{name}.{suffix}" in stored}
+
+
+def packed_bits(scheme: Scheme, shape: tuple[int, ...], arrays: Mapping[str, int]) -> Counter[str]:
+    """Bits of one packed weight by part, of `PACKED_PARTS`.
+
+    What the weights themselves need counts as its part, what fills up tiles of 16 rows and blocks of 32 inputs as padding.
+
+    Args:
+        scheme: how it is encoded.
+        shape: (rows, cols) or (matrices, rows, cols).
+        arrays: bytes stored for it, by array.
+    """
+    *stack, rows, cols = shape
+    parts: Counter[str] = Counter()
+    for array, size_bytes in arrays.items():
+        stored_bits = needed = 8 * size_bytes
+        if array == "weight":
+            needed = math.prod(stack) * rows * cols * scheme.bits
+        elif array in ("weight_scale", "weight_zero"):  # padding rows hold 0
+            needed = stored_bits * rows // (-(-rows // 16) * 16)
+        parts[_PART_OF[array]] += needed
+        parts["padding"] += stored_bits - needed
+    return parts
