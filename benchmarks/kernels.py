@@ -31,7 +31,7 @@ SHAPES = {
     "1b": {"q/o": (2048, 2048), "k/v": (512, 2048), "gate/up": (8192, 2048), "down": (2048, 8192)},
     "8b": {"q/o": (4096, 4096), "k/v": (1024, 4096), "gate/up": (14336, 4096), "down": (4096, 14336)},
 }
-STREAM_BYTES = 128 << 20
+STREAM_BYTES = 512 << 20
 PREFILL_TOKENS = 512
 GROUP_SIZE = 64
 

@@ -200,11 +200,25 @@ inline void for_bits(int bits, Body&& body) {
   }
 }
 
+constexpr int kPlaneAhead = 2560;  // bytes of each plane asked for ahead of their use: measured best of 256 … 8192 on a Granite Rapids
+
+template <int Width>
+inline __attribute__((always_inline)) void ask_ahead(const uint8_t* block) {
+#pragma GCC unroll 8
+  for (int line = 0; line < Width; ++line) _mm_prefetch(block + kPlaneAhead + 64 * line, _MM_HINT_T0);
+}
+
 // Pointers of a tile's planes, advanced k-block by k-block.
 template <int K>
 struct Cursor {
   const uint8_t* blocks[3];
   inline __attribute__((always_inline)) Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  // Asks for what lies ahead: a block's arithmetic fills the reorder buffer, so that its loads alone do not run far enough ahead.
+  inline __attribute__((always_inline)) void prefetch() const {
+    ask_ahead<plane_width(K, 0)>(blocks[0]);
+    if constexpr (plane_count(K) > 1) ask_ahead<plane_width(K, 1)>(blocks[1]);
+    if constexpr (plane_count(K) > 2) ask_ahead<plane_width(K, 2)>(blocks[2]);
+  }
   inline __attribute__((always_inline)) void next() {
     blocks[0] += 64 * plane_width(K, 0);
     if constexpr (plane_count(K) > 1) blocks[1] += 64 * plane_width(K, 1);

@@ -107,6 +107,7 @@ inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t g
 
 inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, Sums dot, const Factors& f, int64_t i, int64_t tile,
                                                           int64_t group) {
+  prefetch_scales(m, tile, group);
   const __m512 scale = load_scales(m, tile, group);
   if (m.zero_point == nullptr) return finish<false>(dot, f, i, scale, base_less_zero<false>(m, tile, group));
   return finish<true>(dot, f, i, scale, base_less_zero<true>(m, tile, group));
@@ -128,6 +129,7 @@ void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x,
       Dot dot(q, factors.start_of(a - chunk));
       const int64_t count = blocks < left ? blocks : left;
       for (int64_t block = 0; block < count; ++block) {
+        cursor.prefetch();
         decode<K, Out>(cursor.blocks, tables, dot);
         cursor.next();
         dot.x += kBlockInputs;

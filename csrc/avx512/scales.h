@@ -32,6 +32,15 @@ inline __attribute__((always_inline)) __m512 load_scales(const Matrix& m, int64_
   }
 }
 
+constexpr int kScalesAhead = 1024;  // bytes; measured with kPlaneAhead
+
+// Scales are a stream beside the planes and are asked for ahead of their use as well.
+inline __attribute__((always_inline)) void prefetch_scales(const Matrix& m, int64_t tile, int64_t group) {
+  const int64_t index = (tile * m.groups + group) * kTileRows;
+  _mm_prefetch(static_cast<const char*>(m.scale) + (m.scale_kind == ScaleKind::fp16 ? 2 * index : index) + kScalesAhead, _MM_HINT_T0);
+  if (m.zero_point != nullptr) _mm_prefetch(m.zero_point + index + kScalesAhead, _MM_HINT_T0);
+}
+
 inline __attribute__((always_inline)) __m512 load_zeros(const Matrix& m, int64_t tile, int64_t group) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_bytes(m.zero_point + (tile * m.groups + group) * kTileRows)));
 }
