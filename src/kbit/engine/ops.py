@@ -17,13 +17,13 @@ __all__ = [
     "Attention",
     "Embed",
     "Experts",
+    "ForwardPlan",
     "Heads",
     "Linear",
     "Norm",
     "Normalize",
     "Op",
     "Part",
-    "Plan",
     "Rotary",
     "Select",
     "WeightSlice",
@@ -167,8 +167,8 @@ class Rotary:
 class Attention:
     """Multi-head attention of each row over the keys and values of its sequence, its own and all earlier ones (or all, if not causal).
 
-    For each row: keys and values of the row are normalized, rotated and stored in the cache at its position; then for each query head h, with
-    kv head h // (heads / kv_heads): out[h] = softmax(scale · q·K + bias) · V.
+    For each row: keys and values of the row are normalized, rotated and stored in the cache at its position; then for each query head h,
+    with kv head h // (heads / kv_heads): out[h] = softmax(scale · q·K + bias) · V.
 
     Attributes:
         layer: index of the cache's layer.
@@ -204,10 +204,10 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """A mixture of experts: out[r] (+)= Σ_e p_e · down_e · (activation(gate_e · z) · (up_e · z)), z = norm(source[r]), over the top experts.
+    """A mixture of experts: out[r] (+)= Σ_e p_e · down_e · (activation(gate_e · z) · (up_e · z)) over the top experts, z = norm(source[r]).
 
-    p = softmax(router · z); the `top_k` largest are taken (ties to the lower index), and divided by their sum where `normalize` is set. The sum
-    over experts runs from the most to the least likely one.
+    p = softmax(router · z); the `top_k` largest are taken (ties to the lower index), and divided by their sum where `normalize` is set.
+    The sum over experts runs from the most to the least likely one.
 
     Attributes:
         source: input buffer.
@@ -247,7 +247,7 @@ Op = Embed | Normalize | Linear | Attention | Experts | Select
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ForwardPlan:
     """A whole forward step.
 
     Attributes:
