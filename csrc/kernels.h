@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kbit/kbit.h"
+#include "vector/vector_ops.h"
 
 namespace kbit {
 
@@ -30,6 +31,7 @@ struct Kernels {
   // Roofs: sum of `bytes` (a multiple of 4096) read once; multiply-adds done in `rounds` of independent int8 dots on registers.
   uint64_t (*read)(const uint8_t* data, int64_t bytes);
   int64_t (*dot_products)(int64_t rounds);
+  const VectorOps* vector;  // everything outside of packed matrices
 };
 
 // Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.

@@ -116,6 +116,6 @@ int64_t dot_products(int64_t rounds) {
 
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products};
+const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products, &scalar_vector_ops};
 
 }  // namespace kbit
