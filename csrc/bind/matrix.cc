@@ -2,6 +2,7 @@
 #include "packed_matrix.h"
 
 namespace kbit {
+
 void bind_matrix(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix")
       .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats>(), nb::arg("rows"), nb::arg("cols"), nb::arg("bits"),
