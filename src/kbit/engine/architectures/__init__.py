@@ -1,0 +1,55 @@
+"""What the engine runs, a family an entry: `config.json` → `Architecture`.
+
+An entry reads every key that changes the arithmetic and refuses what it does not do; keys that concern training, generation or tokens are
+no business of its. A new family is a function here and a line in `_ENTRIES`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kbit.core.errors import ModelError
+from kbit.core.registry import suggest
+from kbit.engine.architectures.blocks import Architecture
+from kbit.engine.architectures.gpt2 import gpt2
+from kbit.engine.architectures.llama import llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
+from kbit.engine.architectures.settings import Settings
+
+__all__ = ["MODEL_TYPES", "describe"]
+
+_ENTRIES: Mapping[str, Callable[[Settings], Architecture]] = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "mistral": mistral,
+    "mixtral": mixtral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
+}
+
+#: `model_type` of all configurations that have an entry
+MODEL_TYPES = tuple(_ENTRIES)
+
+
+def describe(config: Mapping[str, Any], context: int | None = None) -> Architecture:
+    """The architecture of a configuration.
+
+    Args:
+        config: the `config.json`.
+        context: positions that will be used, at most as many as the model knows; None for what it was made for. Models with two sets of
+            rotary factors take the one for long texts only when more than the first one's length is asked for.
+
+    Raises:
+        ModelError: an unknown `model_type`, or a key whose value the engine does not do.
+    """
+    name = config.get("model_type")
+    if not isinstance(name, str) or name not in _ENTRIES:
+        raise ModelError(f"config.json: 'model_type': the engine knows no {name!r}: {suggest(str(name), _ENTRIES)}")
+    if context is not None and context < 1:
+        raise ModelError(f"{name}: expected a context of at least 1 position, got {context}")
+    architecture = _ENTRIES[name](Settings(config, name, context))
+    if context is None:
+        return architecture
+    if architecture.context and context > architecture.context:
+        raise ModelError(f"{name}: expected a context of at most {architecture.context} positions, got {context}")
+    return replace(architecture, context=context)

@@ -1,0 +1,155 @@
+"""`ModelWeights`: the weights of a stored model by the names that a plan gives them, packed or not.
+
+A name stands for a module (``model.layers.0.mlp.up_proj``), for a parameter that is no module's weight, or for a stack of experts
+(``….experts.gate_up_proj``). Headers alone answer what there is and of which shape; payloads are read when they are asked for, each time
+anew, so whoever keeps weights keeps them by `WeightInfo.owner`: tied names have one owner.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbit.core.errors import DTypeError, ModelError
+from kbit.core.scheme import Scheme
+from kbit.engine.experts import find_experts, read_experts
+from kbit.store.folder import StoredModel
+from kbit.store.header import near
+from kbit.store.parts import part_names
+from kbit.tensor.bfloat16 import BFloat16
+from kbit.tensor.quantized import QuantizedTensor
+
+__all__ = ["DENSE_TAGS", "Dense", "ModelWeights", "WeightInfo", "as_float32"]
+
+#: dtype tags of safetensors that a weight left alone may have
+DENSE_TAGS = ("BF16", "F16", "F32")
+
+#: a weight that is not packed, as stored
+Dense = NDArray[np.float32] | NDArray[np.float16] | BFloat16
+
+
+@dataclass(frozen=True, slots=True)
+class WeightInfo:
+    """What the headers say of a weight.
+
+    Attributes:
+        name: as it was asked for.
+        owner: stored name that holds it; equal for tied names.
+        shape: [size], [rows, cols] or [matrices, rows, cols], before packing.
+        scheme: how it is packed; None for one that is not.
+        dtype: text of the scheme, or the lower-case dtype tag.
+        size_bytes: bytes stored.
+    """
+
+    name: str
+    owner: str
+    shape: tuple[int, ...]
+    scheme: Scheme | None
+    dtype: str
+    size_bytes: int
+
+
+class ModelWeights:
+    """Weights of an open model. The model must stay open for as long as weights are asked for.
+
+    Attributes:
+        stored: the model: packed by kbit, or a plain checkpoint.
+    """
+
+    def __init__(self, stored: StoredModel) -> None:
+        self.stored = stored
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
+
+    def find(self, name: str) -> WeightInfo | None:
+        """What is stored under a name; None for nothing.
+
+        Raises:
+            DTypeError: a dtype that the engine does not read.
+        """
+        return self._packed(name) or self._dense(name) or self._experts(name)
+
+    def info(self, name: str, shape: Sequence[int]) -> WeightInfo:
+        """What is stored under a name that must be there, in this shape.
+
+        Raises:
+            ModelError: no such weight, or one of another shape.
+            DTypeError: a dtype that the engine does not read.
+        """
+        info = self.find(name)
+        if info is None:
+            raise ModelError(f"{self.stored.path}: expected {name!r} of shape {list(shape)}, got no such tensor{self._near(name)}")
+        if info.shape != tuple(shape):
+            raise ModelError(f"{self.stored.path}: {name!r}: expected shape {list(shape)}, got {list(info.shape)}")
+        return info
+
+    def load(self, name: str) -> QuantizedTensor | Dense:
+        """A weight as it is stored: a matrix [rows, cols], a stack [matrices, rows, cols] or a vector [size].
+
+        Raises:
+            ModelError: no such weight.
+            FormatError, NumericsError, IntegrityError: contents that no encoder writes, or a file that changed.
+        """
+        if self._packed(name):
+            return self.stored.quantized(name)
+        if info := self._dense(name):
+            return _as_dense(self.stored.array(info.owner), info.dtype)
+        if parts := find_experts(self.stored, name):
+            return _as_dense(read_experts(self.stored, parts), parts.dtype.lower())
+        raise ModelError(f"{self.stored.path}: expected a weight {name!r}, got no such tensor{self._near(name)}")
+
+    def vector(self, name: str, size: int) -> NDArray[np.float32]:
+        """A norm's weight or a bias [size], as float32.
+
+        Raises:
+            ModelError: no such vector, or one of another size.
+        """
+        info = self.info(name, (size,))
+        return as_float32(_as_dense(self.stored.array(info.owner), info.dtype))
+
+    def _packed(self, name: str) -> WeightInfo | None:
+        manifest = self.stored.manifest
+        owner = self.stored.tied.get(name, name)
+        if manifest is None or owner not in manifest.modules:
+            return None
+        module = manifest.modules[owner]
+        size_bytes = sum(self.stored.entry(part).nbytes for part in part_names(owner) if part in self.stored)
+        return WeightInfo(name, owner, module.shape, module.scheme, module.scheme.text, size_bytes)
+
+    def _dense(self, name: str) -> WeightInfo | None:
+        for tensor in (f"{name}.weight", name):
+            owner = self.stored.tied.get(tensor, tensor)
+            if owner in self.stored:
+                entry = self.stored.entry(owner)
+                return WeightInfo(name, owner, entry.shape, None, self._dtype(owner, entry.dtype), entry.nbytes)
+        return None
+
+    def _experts(self, name: str) -> WeightInfo | None:
+        parts = find_experts(self.stored, name)
+        if parts is None:
+            return None
+        tag = self._dtype(parts.tensors[0][0], parts.dtype)
+        return WeightInfo(name, name, parts.shape, None, tag, math.prod(parts.shape) * (4 if tag == "f32" else 2))
+
+    def _near(self, name: str) -> str:
+        return near(name, (known.removesuffix(".weight") for known in self.stored.names()))
+
+    def _dtype(self, tensor: str, tag: str) -> str:
+        if tag not in DENSE_TAGS:
+            raise DTypeError(f"{self.stored.path}: {tensor!r}: expected {', '.join(DENSE_TAGS)} or a packed module, got {tag}")
+        return tag.lower()
+
+
+def as_float32(weight: QuantizedTensor | Dense) -> NDArray[np.float32]:
+    """Any weight as numbers in float32; one that is float32 already as it is."""
+    if isinstance(weight, QuantizedTensor):
+        return np.asarray(weight.dequantize(), np.float32)
+    return weight.to_float32() if isinstance(weight, BFloat16) else np.asarray(weight, np.float32)
+
+
+def _as_dense(array: NDArray[Any], dtype: str) -> Dense:
+    return BFloat16(array) if dtype == "bf16" else array
