@@ -48,7 +48,7 @@ def normalize(x: Rows, norm: Norm, weight: Rows | None, bias: Rows | None) -> Ro
     y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(norm.eps))
     if weight is not None:
         y = y * (weight + 1 if norm.plus_one else weight)
-    return y if bias is None else y + bias
+    return np.asarray(y if bias is None else y + bias, np.float32)
 
 
 def rotate(x: Rows, positions: NDArray[np.int64], rotary: Rotary) -> Rows:
@@ -64,7 +64,7 @@ def rotate(x: Rows, positions: NDArray[np.int64], rotary: Rotary) -> Rows:
 
 
 def softcap(x: Rows, cap: float | None) -> Rows:
-    """cap · tanh(x / cap), or x for no cap."""
+    """Cap · tanh(x / cap), or x for no cap."""
     return x if cap is None else np.float32(cap) * np.tanh(x / np.float32(cap))
 
 
@@ -88,7 +88,8 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, start: int) -> Rows:
     Args:
         op: the operation.
         q: queries [rows, heads, head_dim] at positions `start` and on, rotated.
-        k, v: keys and values [positions, kv_heads, head_dim] of the sequence from position 0.
+        k: keys [positions, kv_heads, head_dim] of the sequence from position 0.
+        v: its values, likewise.
         start: position of the first query.
 
     Returns:

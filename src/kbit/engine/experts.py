@@ -1,7 +1,7 @@
 """Stacks of experts in checkpoints that keep each expert's matrices as tensors of their own.
 
 kbit packs the experts of a layer as two stacks, `gate_up_proj` [experts, 2·width, inputs] with gate rows first, and `down_proj`
-[experts, outputs, width]. Checkpoints on disk mostly spell them out: ``experts.0.gate_proj.weight`` (Qwen), ``experts.0.w1.weight`` (Mixtral).
+[experts, outputs, width]. Checkpoints mostly spell them out: ``experts.0.gate_proj.weight`` (Qwen), ``experts.0.w1.weight`` (Mixtral).
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,9 @@ def _collect(stored: StoredModel, parent: str, spelling: tuple[str, ...]) -> Exp
     first = _shape(stored, tensors[0])
     for names in tensors:
         if _shape(stored, names) != first:
-            raise ModelError(f"{stored.path}: expected all experts as {names[0]!r} of one shape and dtype, got {first} and {_shape(stored, names)}")
+            raise ModelError(
+                f"{stored.path}: expected all experts as {names[0]!r} of one shape and dtype, got {first} and {_shape(stored, names)}"
+            )
     rows, cols, dtype = first
     return ExpertParts(tuple(tensors), (len(tensors), rows, cols), dtype)
 

@@ -184,4 +184,3 @@ class _Builder:
         part = self.names.head(head.matrix, self.architecture.embedding.token, tied=head.tied)
         self.ops.append(Linear(hidden, norm, (part,), logits, scale=head.scale, softcap=head.softcap))
         return logits
-

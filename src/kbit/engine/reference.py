@@ -1,7 +1,7 @@
 """`ReferenceEngine`: runs a plan in plain numpy, one operation after another. The oracle of the native step; not made for speed.
 
 Packed weights are decoded to float32 first, so a product is exact mode's (ARCHITECTURE.md, "Arithmetic") but for the order of its sums.
-A sequence is, for each layer, the keys and values [positions, kv_heads, head_dim] of its past. Arrays are never changed, so forks share them.
+A sequence is, for each layer, the keys and values [positions, kv_heads, head_dim] of its past; arrays never change, so forks share them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,7 @@ class ReferenceEngine:
         self._pasts: dict[int, Past] = {}
         self._lengths: dict[int, int] = {}
         self._next = 0
-        self._matrices: dict[str, Floats] = {}
+        self._weights: dict[str, Floats] = {}
 
     def sequence(self) -> int:
         """A new, empty sequence."""
@@ -173,7 +173,9 @@ class ReferenceEngine:
         self._write(op.out, softcap(y * np.float32(op.scale), op.softcap), step, accumulate=op.accumulate)
 
     def _attention(self, op: Attention, step: _Step) -> None:
-        q, k, v = (self._heads(place, count, op.head_dim, step) for place, count in ((op.q, op.heads), (op.k, op.kv_heads), (op.v, op.kv_heads)))
+        q, k, v = (
+            self._heads(place, count, op.head_dim, step) for place, count in ((op.q, op.heads), (op.k, op.kv_heads), (op.v, op.kv_heads))
+        )
         q, k = self._normed(q, op.q_norm), self._normed(k, op.k_norm)
         if op.rotary is not None:
             q, k = rotate(q, step.positions, op.rotary), rotate(k, step.positions, op.rotary)
@@ -213,12 +215,12 @@ class ReferenceEngine:
     def _normed(self, x: Floats, norm: Norm | None) -> Floats:
         if norm is None:
             return x
-        weight, bias = (None if name is None else self.weights.vector(name, x.shape[-1]) for name in (norm.weight, norm.bias))
+        weight, bias = (None if name is None else self._stored(name) for name in (norm.weight, norm.bias))
         return normalize(x, norm, weight, bias)
 
     def _product(self, x: Floats, part: Part) -> Floats:
         y = x @ self._matrix(part.weight).T
-        return y if part.bias is None else y + self.weights.vector(part.bias, y.shape[1])
+        return y if part.bias is None else y + self._stored(part.bias)
 
     def _matrix(self, weight: WeightSlice) -> Floats:
         matrix = self._stored(weight.name)
@@ -228,9 +230,9 @@ class ReferenceEngine:
     def _stored(self, name: str) -> Floats:
         info = self.weights.find(name)
         owner = name if info is None else info.owner
-        if owner not in self._matrices:
-            self._matrices[owner] = as_float32(self.weights.matrix(name))
-        return self._matrices[owner]
+        if owner not in self._weights:
+            self._weights[owner] = as_float32(self.weights.load(name))
+        return self._weights[owner]
 
 
 _RUN: Mapping[type[Op], Callable[..., None]] = {

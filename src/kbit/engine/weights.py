@@ -87,8 +87,8 @@ class ModelWeights:
             raise ModelError(f"{self.stored.path}: {name!r}: expected shape {list(shape)}, got {list(info.shape)}")
         return info
 
-    def matrix(self, name: str) -> QuantizedTensor | Dense:
-        """A matrix [rows, cols] or a stack [matrices, rows, cols], as it is stored.
+    def load(self, name: str) -> QuantizedTensor | Dense:
+        """A weight as it is stored: a matrix [rows, cols], a stack [matrices, rows, cols] or a vector [size].
 
         Raises:
             ModelError: no such weight.
@@ -100,7 +100,7 @@ class ModelWeights:
             return _as_dense(self.stored.array(info.owner), info.dtype)
         if parts := find_experts(self.stored, name):
             return _as_dense(read_experts(self.stored, parts), parts.dtype.lower())
-        raise ModelError(f"{self.stored.path}: expected a matrix {name!r}, got no such tensor{self._near(name)}")
+        raise ModelError(f"{self.stored.path}: expected a weight {name!r}, got no such tensor{self._near(name)}")
 
     def vector(self, name: str, size: int) -> NDArray[np.float32]:
         """A norm's weight or a bias [size], as float32.
@@ -153,4 +153,3 @@ def as_float32(weight: QuantizedTensor | Dense) -> NDArray[np.float32]:
 
 def _as_dense(array: NDArray[Any], dtype: str) -> Dense:
     return BFloat16(array) if dtype == "bf16" else array
-

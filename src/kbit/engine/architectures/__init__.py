@@ -43,7 +43,7 @@ def describe(config: Mapping[str, Any], context: int | None = None) -> Architect
         ModelError: an unknown `model_type`, or a key whose value the engine does not do.
     """
     name = config.get("model_type")
-    if name not in _ENTRIES:
+    if not isinstance(name, str) or name not in _ENTRIES:
         raise ModelError(f"config.json: 'model_type': the engine knows no {name!r}: {suggest(str(name), _ENTRIES)}")
     if context is not None and context < 1:
         raise ModelError(f"{name}: expected a context of at least 1 position, got {context}")

@@ -8,8 +8,8 @@
 
 Computed in float32 step by step as in transformers (`modeling_rope_utils`), so that angles far into a text agree.
 
-longrope has two sets of factors, one for texts up to the length that the model was first trained on and one for longer ones. Keys in a cache are
-rotated already, so a text cannot change from one to the other on its way: the plan's context decides, as in vLLM and llama.cpp.
+longrope has two sets of factors, one for texts up to the length that the model was first trained on and one for longer ones. Keys in a
+cache are rotated already, so a text cannot change from one to the other on its way: the plan's context decides, as in vLLM and llama.cpp.
 """
 
 import math
@@ -188,6 +188,9 @@ _SCALINGS: Mapping[str, Callable[[_Request], tuple[Frequencies, float, int]]] = 
     "longrope": _longrope,
 }
 _KEYS = frozenset(
-    ("rope_type type rope_theta partial_rotary_factor factor original_max_position_embeddings attention_factor beta_fast beta_slow").split()
-    + ("short_factor long_factor low_freq_factor high_freq_factor mscale mscale_all_dim truncate").split()
-)
+    {
+        "rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "attention_factor",
+        "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate",
+        "short_factor", "long_factor", "low_freq_factor", "high_freq_factor",
+    }
+)  # fmt: skip

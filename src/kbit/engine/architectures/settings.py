@@ -31,8 +31,8 @@ _LARGEST = 1 << 40
 class Settings:
     """Typed access to a configuration.
 
-    A key may be given as several names, the first of which that is there counts (`n_embd` and `hidden_size`). `null` counts as absent, as in
-    transformers. Without a default a key must be there.
+    A key may be given as several names, the first of which that is there counts (`n_embd` and `hidden_size`). `null` counts as absent, as
+    in transformers. Without a default a key must be there.
 
     Args:
         values: the JSON object.
@@ -78,7 +78,7 @@ class Settings:
         return None if self.raw(*keys) is None else self.number(*keys, above=above)
 
     def flag(self, *keys: str, default: bool) -> bool:
-        """true or false."""
+        """True or false."""
         value = self.raw(*keys)
         if value is not None and type(value) is not bool:
             raise self.error(keys, "true or false", value)

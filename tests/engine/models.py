@@ -1,0 +1,145 @@
+"""Tiny random models of every family, with all that is particular to it switched on, and what transformers answers for them.
+
+Sizes are odd on purpose, norm weights and biases are random, windows are shorter than the texts, and rotary scalings reach into them.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+VOCABULARY = 97
+CONTEXT = 64
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A tiny model: classes of transformers and settings; `context` is asked of the plan, `causal` False for encoders."""
+
+    cls: str
+    config: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    context: int | None = None
+    causal: bool = True
+
+
+_LLAMA = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def rope(kind: str, **values: Any) -> dict[str, Any]:
+    """Rotary settings of a kind, with a base small enough to matter in a short text."""
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0} | values}
+
+
+KINDS: dict[str, Kind] = {
+    "llama": Kind("LlamaForCausalLM", "LlamaConfig", _LLAMA | {"tie_word_embeddings": False}),
+    "llama_tied_biased": Kind(
+        "LlamaForCausalLM", "LlamaConfig", _LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "head_dim": 10}
+    ),
+    "llama_linear": Kind("LlamaForCausalLM", "LlamaConfig", _LLAMA | rope("linear", factor=3.0)),
+    "llama_llama3": Kind(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        _LLAMA | rope("llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
+    ),
+    "llama_yarn": Kind(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        _LLAMA | {"head_dim": 16} | rope("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0),
+    ),
+    "llama_yarn_scaled": Kind(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        _LLAMA | rope("yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=0.3, truncate=False),
+    ),
+    "mistral": Kind("MistralForCausalLM", "MistralConfig", _LLAMA | {"sliding_window": 5}),
+    "qwen2": Kind(
+        "Qwen2ForCausalLM",
+        "Qwen2Config",
+        _LLAMA | {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1, "tie_word_embeddings": True},
+    ),
+    "qwen3": Kind(
+        "Qwen3ForCausalLM",
+        "Qwen3Config",
+        _LLAMA
+        | {"head_dim": 20, "attention_bias": True, "use_sliding_window": True, "sliding_window": 4}
+        | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "mixtral": Kind(
+        "MixtralForCausalLM", "MixtralConfig", _LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 7}
+    ),
+    "qwen3_moe": Kind(
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        _LLAMA
+        | {"num_hidden_layers": 4, "head_dim": 12, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+        | {"decoder_sparse_step": 2, "mlp_only_layers": [3], "norm_topk_prob": False},
+    ),
+    "qwen3_moe_normalized": Kind(
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        _LLAMA
+        | {"head_dim": 12, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True}
+        | {"use_sliding_window": True, "sliding_window": 6, "attention_bias": True},
+    ),
+    "gpt2": Kind("GPT2LMHeadModel", "GPT2Config", _GPT2),
+    "gpt2_options": Kind(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        _GPT2 | {"n_inner": 80, "scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True, "activation_function": "relu"},
+    ),
+}
+
+
+def build(name: str) -> nn.Module:
+    """The model, the same at every call, attention in its plain form."""
+    kind = KINDS[name]
+    torch.manual_seed(7)
+    config = getattr(transformers, kind.config)(**kind.settings)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, kind.cls)(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            randomize(parameter)
+    return model.eval()
+
+
+def randomize(parameter: nn.Parameter) -> None:
+    """Matrices that keep the size of what goes through them; vectors well away from what they are initialised with."""
+    noise = torch.randn_like(parameter)
+    parameter.copy_(parameter + 0.3 * noise if parameter.ndim == 1 else 1.5 * noise / math.sqrt(parameter.shape[-1]))
+
+
+def save(model: nn.Module, folder: Path, **options: Any) -> Path:
+    """The folder with the model in it."""
+    model.save_pretrained(folder, **options)
+    return folder
+
+
+def answer(model: nn.Module, tokens: list[int]) -> NDArray[np.float32]:
+    """What transformers answers for one text: logits, or hidden states [tokens, width]."""
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([tokens]))
+    values = output.logits if "logits" in output else output.last_hidden_state
+    return np.asarray(values[0].float().numpy())
+
+
+def text(length: int, seed: int = 0) -> list[int]:
+    """Token ids, none of them special."""
+    return [int(token) for token in np.random.default_rng(seed).integers(3, VOCABULARY, length)]
+
+
+def difference(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Largest difference, relative to the range of the expected numbers."""
+    assert got.shape == expected.shape
+    return float(np.abs(got - expected).max() / (expected.max() - expected.min()))
