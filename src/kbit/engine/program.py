@@ -165,7 +165,7 @@ class NativeProgram:
         if info is None:
             raise ModelError(f"expected a matrix {name!r}, got no such tensor")
         if info.owner not in self._held:
-            self._held[info.owner] = self._weights.matrix(name)
+            self._held[info.owner] = self._weights.load(name)
         return self._held[info.owner]
 
     def _matrix(self, weight: WeightSlice, *, dense: bool = False) -> int:
