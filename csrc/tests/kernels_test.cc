@@ -179,8 +179,9 @@ void check_small(int bits, int rounds, Count& total) {
   const int64_t groups[] = {16, 32, 48, 64, 80, 112, 128, 256, 1024, -1};
   const int64_t tokens[] = {1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 23};
   for (int round = 0; round < rounds; ++round) {
-    const Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
-                 rng() % 4 == 0, tokens[rng() % 11]};
+    Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
+           rng() % 4 == 0, tokens[rng() % 11]};
+    c.group_size = std::min(c.group_size, c.cols);
     check(c, {1, 3}, total);
   }
 }
@@ -202,6 +203,7 @@ void check_quantize(Count& total) {
   const float odd[] = {0.0f, -0.0f, 0.5f, -0.5f, 1.5f, -2.5f, 63.5f, 127.0f, -127.0f, 1e-30f, 0x1p-120f, 0x1p-121f, FLT_MIN, 1e-41f, FLT_MAX, -FLT_MAX, INFINITY, NAN};
   for (int round = 0; round < 2000; ++round) {
     Case c{16, 1 + static_cast<int64_t>(rng() % 400), 16 * (1 + static_cast<int64_t>(rng() % 9)), 4, Book::linear, kbit::ScaleKind::fp16, false, 1};
+    c.group_size = std::min(c.group_size, c.cols);
     Made made;
     make(c, made);
     for (float& value : made.x) {
@@ -227,6 +229,32 @@ void check_quantize(Count& total) {
         std::printf("%s quantize: cols %lld group %lld round %d\n", all[i]->name, static_cast<long long>(m.cols), static_cast<long long>(m.activation_group), round);
       }
     }
+  }
+}
+
+// What `build` must refuse, since kernels take its word for every size.
+void check_build(Count& total) {
+  const float levels[] = {-1.0f, 0.0f, 1.0f, INFINITY};
+  const struct {
+    int64_t rows, cols, group_size;
+    int bits, n_levels;
+    kbit::Status want;
+  } cases[] = {
+      {16, 64, 64, 2, 3, kbit::Status::ok},  {16, 40, -1, 2, 3, kbit::Status::ok},  {16, 40, 40, 2, 3, kbit::Status::ok},
+      {16, 64, 80, 2, 3, kbit::Status::invalid_argument}, {16, 64, 1024, 2, 3, kbit::Status::invalid_argument},
+      {16, 64, 24, 2, 3, kbit::Status::invalid_argument}, {16, 64, 0, 2, 3, kbit::Status::invalid_argument},
+      {16, 64, -2, 2, 3, kbit::Status::invalid_argument}, {0, 64, 16, 2, 3, kbit::Status::invalid_argument},
+      {16, 0, -1, 2, 3, kbit::Status::invalid_argument},  {16, 64, 16, 0, 1, kbit::Status::invalid_argument},
+      {16, 64, 16, 9, 3, kbit::Status::invalid_argument}, {16, 64, 16, 1, 3, kbit::Status::invalid_argument},
+      {16, 64, 16, 2, 4, kbit::Status::not_finite},
+  };
+  for (const auto& c : cases) {
+    Matrix m{};
+    m.rows = c.rows, m.cols = c.cols, m.bits = c.bits, m.group_size = c.group_size;
+    const bool good = kbit::build(m, levels, c.n_levels) == c.want && (c.want != kbit::Status::ok || m.group_size <= m.cols);
+    ++(good ? total.passed : total.failed);
+    if (!good) std::printf("build: rows %lld cols %lld group %lld bits %d levels %d\n", static_cast<long long>(c.rows), static_cast<long long>(c.cols),
+                           static_cast<long long>(c.group_size), c.bits, c.n_levels);
   }
 }
 
@@ -259,6 +287,7 @@ int main(int argc, char** argv) {
     check_small(bits, rounds, total);
     if (rounds >= 240) check_large(bits, total);
   }
+  check_build(total);
   check_quantize(total);
   check_roofs(total);
   const kbit::Kernels* all[8];
