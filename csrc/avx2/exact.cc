@@ -3,6 +3,7 @@
 
 #include "avx2.h"
 #include "decode.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx2 {

@@ -5,8 +5,9 @@
 // |w| takes the unsigned place and the activation carries the sign of w.
 #include <cstring>
 
-#include "decode.h"
 #include "avx2.h"
+#include "decode.h"
+#include "for_bits.h"
 #include "kernels.h"
 #include "scales.h"
 

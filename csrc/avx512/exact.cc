@@ -1,6 +1,7 @@
 // Exact mode: fp32 levels, one product and one addition an input, sixteen rows in the lanes of a register.
 #include "avx512.h"
 #include "decode.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx512 {

@@ -7,6 +7,7 @@
 #include "avx512.h"
 #include "decode.h"
 #include "dot.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx512 {

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "decode.h"
+#include "for_bits.h"
 #include "neon.h"
 #include "scales.h"
 

@@ -166,6 +166,19 @@ def test_stacks_are_prepared_matrix_by_matrix() -> None:
         PreparedMatrix(quantized)
 
 
+def test_a_group_that_outreaches_the_row_reaches_no_kernel() -> None:
+    quantized = make((20, 48), "nf4:g64")
+    assert quantized.scheme.text == "nf4:g-1"
+    with pytest.raises(ShapeError, match="group size of at most the 48 columns of a row, or -1, got 64"):
+        QuantizedTensor.from_parts(Scheme.parse("nf4:g64"), quantized.shape, quantized.parts())
+    parts = quantized.weight, quantized.scale.reshape(-1).view(np.uint8), np.empty(0, np.float32), np.empty(0, np.uint8), quantized.levels
+    for group_size in (64, 1 << 40, 0, -2, 40):
+        with pytest.raises(ValueError, match="bad shape or levels"):
+            native._kbit.PackedMatrix(20, 48, 4, group_size, 0, *parts)
+    for group_size in (-1, 48):  # two ways to say it, one matrix
+        assert native._kbit.PackedMatrix(20, 48, 4, group_size, 0, *parts).integer_codebook()["activation_group"] == 128
+
+
 def test_bad_calls_are_typed() -> None:
     matrix = PreparedMatrix(make((20, 64), "nf4:g64"))
     with pytest.raises(DTypeError, match="expected float32 activations, got float64"):

@@ -54,7 +54,8 @@ static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
   return ceil_div(rows, kTileRows) * ceil_div(cols, kBlockInputs) * 64 * bits;
 }
 
-// csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook.
+// csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook. group_size is -1 (one scale a
+// row), a multiple of 16 up to cols, or cols; another one, like any size or number of levels out of range, is an invalid_argument.
 Status build(Matrix& matrix, const float* levels, int n_levels);
 
 // csrc/packing.cc: codes [rows, cols] row-major uint8 <-> planes.
