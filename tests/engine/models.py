@@ -36,9 +36,30 @@ _LLAMA = {
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, "bos_token_id": 1, "eos_token_id": 2}
 
 
+_NEOX = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_OPT = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "ffn_dim": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 48, "n_layer": 3, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
+_BERT = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT, "pad_token_id": 0,
+}  # fmt: skip
+
+
 def rope(kind: str, **values: Any) -> dict[str, Any]:
     """Rotary settings of a kind, with a base small enough to matter in a short text."""
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0} | values}
+
+
+def longrope(original: int) -> dict[str, Any]:
+    """Phi 3's rotary settings for heads of 12 dimensions, trained on texts of `original` tokens."""
+    factors = {"short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0]}
+    return rope("longrope", **factors) | {"original_max_position_embeddings": original}
 
 
 KINDS: dict[str, Kind] = {
@@ -92,12 +113,71 @@ KINDS: dict[str, Kind] = {
         | {"head_dim": 12, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "norm_topk_prob": True}
         | {"use_sliding_window": True, "sliding_window": 6, "attention_bias": True},
     ),
+    "granite": Kind(
+        "GraniteForCausalLM",
+        "GraniteConfig",
+        _LLAMA
+        | {"attention_multiplier": 0.2, "residual_multiplier": 0.6, "embedding_multiplier": 3.0, "logits_scaling": 4.0}
+        | {"attention_bias": True, "mlp_bias": True},
+    ),
+    "gemma": Kind("GemmaForCausalLM", "GemmaConfig", _LLAMA | {"head_dim": 16, "attention_bias": True}),
+    "gemma2": Kind(
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        _LLAMA
+        | {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 5}
+        | {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.5},
+    ),
+    "gemma3": Kind(
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        _LLAMA
+        | {"num_hidden_layers": 4, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 6, "final_logit_softcapping": 3.0}
+        | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]}
+        | {
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0},
+            }
+        },
+    ),
+    "phi": Kind("PhiForCausalLM", "PhiConfig", _LLAMA | {"partial_rotary_factor": 0.5, "qk_layernorm": True}),
+    "phi3": Kind("Phi3ForCausalLM", "Phi3Config", _LLAMA | {"sliding_window": 8}),
+    "phi3_short": Kind("Phi3ForCausalLM", "Phi3Config", _LLAMA | longrope(original=32)),
+    "phi3_long": Kind("Phi3ForCausalLM", "Phi3Config", _LLAMA | longrope(original=4), context=CONTEXT),
+    "cohere": Kind("CohereForCausalLM", "CohereConfig", _LLAMA | {"logit_scale": 0.3}),
+    "gpt_neox": Kind("GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX | {"rotary_pct": 0.5}),
+    "gpt_neox_serial": Kind(
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        _NEOX | {"use_parallel_residual": False, "attention_bias": False, "rotary_emb_base": 500, "hidden_act": "gelu_new"},
+    ),
+    "gptj": Kind(
+        "GPTJForCausalLM",
+        "GPTJConfig",
+        {"vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, "rotary_dim": 6}
+        | {"bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "opt": Kind("OPTForCausalLM", "OPTConfig", _OPT),
+    "opt_350m": Kind("OPTForCausalLM", "OPTConfig", _OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 20}),
+    "opt_projected": Kind(
+        "OPTForCausalLM",
+        "OPTConfig",
+        _OPT | {"word_embed_proj_dim": 20, "enable_bias": False, "layer_norm_elementwise_affine": False, "tie_word_embeddings": False},
+    ),
+    "bloom": Kind("BloomForCausalLM", "BloomConfig", _BLOOM),
+    "bloom_residual": Kind("BloomForCausalLM", "BloomConfig", _BLOOM | {"n_head": 6, "apply_residual_connection_post_layernorm": True}),
     "gpt2": Kind("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "gpt2_options": Kind(
         "GPT2LMHeadModel",
         "GPT2Config",
         _GPT2 | {"n_inner": 80, "scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True, "activation_function": "relu"},
     ),
+    "bert": Kind("BertModel", "BertConfig", _BERT, causal=False),
+    "bert_masked": Kind("BertForMaskedLM", "BertConfig", _BERT | {"hidden_act": "relu"}, causal=False),
+    "roberta": Kind("RobertaModel", "RobertaConfig", _BERT | {"pad_token_id": 1}, causal=False),
+    "roberta_masked": Kind("RobertaForMaskedLM", "RobertaConfig", _BERT | {"pad_token_id": 1}, causal=False),
+    "xlm_roberta": Kind("XLMRobertaForMaskedLM", "XLMRobertaConfig", _BERT | {"pad_token_id": 2, "type_vocab_size": 1}, causal=False),
 }
 
 

@@ -49,7 +49,7 @@ class _Builder:
         for index, layer in enumerate(architecture.layers):
             self._layer(index, layer)
         result = self._head(architecture.head)
-        attention = architecture.layers[0].attention
+        sizes = architecture.layers[0].attention.sizes
         return ForwardPlan(
             ops=tuple(self.ops),
             buffers=dict(self.buffers),
@@ -57,8 +57,8 @@ class _Builder:
             vocabulary=architecture.embedding.token.entries,
             context=architecture.context,
             layers=len(architecture.layers),
-            kv_heads=attention.kv_heads,
-            head_dim=attention.head_dim,
+            kv_heads=sizes.kv_heads,
+            head_dim=sizes.head_dim,
             causal=architecture.causal,
             architecture=architecture.name,
         )
@@ -141,12 +141,13 @@ class _Builder:
             width += matrix.outputs
         qkv = self._buffer("qkv", width)
         self.ops.append(Linear(self._stream(), norm, tuple(parts), qkv))
-        out = self._buffer("mixed", attention.heads * attention.head_dim)
+        sizes = attention.sizes
+        out = self._buffer("mixed", sizes.q_rows)
         q, k, v = (Heads(qkv, place.at, place.stride) for place in (attention.inputs.q, attention.inputs.k, attention.inputs.v))
         self.ops.append(
             Attention(
                 layer=index, q=q, k=k, v=v, out=out,
-                heads=attention.heads, kv_heads=attention.kv_heads, head_dim=attention.head_dim, scale=attention.scale,
+                heads=sizes.heads, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, scale=attention.scale,
                 causal=self.architecture.causal, rotary=attention.rotary,
                 q_norm=self.names.norm(attention.q_norm), k_norm=self.names.norm(attention.k_norm),
                 window=attention.window, alibi=attention.alibi, softcap=attention.softcap,

@@ -10,21 +10,44 @@ from typing import Any
 
 from kbit.core.errors import ModelError
 from kbit.core.registry import suggest
+from kbit.engine.architectures.bert import bert, roberta
 from kbit.engine.architectures.blocks import Architecture
+from kbit.engine.architectures.bloom import bloom
+from kbit.engine.architectures.cohere import cohere
+from kbit.engine.architectures.gemma import gemma, gemma2, gemma3_text
 from kbit.engine.architectures.gpt2 import gpt2
-from kbit.engine.architectures.llama import llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
+from kbit.engine.architectures.gptj import gptj
+from kbit.engine.architectures.llama import granite, llama, mistral, qwen2, qwen3
+from kbit.engine.architectures.mixtures import mixtral, qwen3_moe
+from kbit.engine.architectures.neox import gpt_neox
+from kbit.engine.architectures.opt import opt
+from kbit.engine.architectures.phi import phi, phi3
 from kbit.engine.architectures.settings import Settings
 
 __all__ = ["MODEL_TYPES", "describe"]
 
 _ENTRIES: Mapping[str, Callable[[Settings], Architecture]] = {
+    "bert": bert,
+    "bloom": bloom,
+    "cohere": cohere,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3_text,
     "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
+    "gptj": gptj,
+    "granite": granite,
     "llama": llama,
     "mistral": mistral,
     "mixtral": mixtral,
+    "opt": opt,
+    "phi": phi,
+    "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
 }
 
 #: `model_type` of all configurations that have an entry

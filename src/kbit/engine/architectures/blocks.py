@@ -19,11 +19,13 @@ __all__ = [
     "FeedForward",
     "Head",
     "HeadPlace",
+    "HeadSizes",
     "Join",
     "Layer",
     "Matrix",
     "Mixture",
     "NormLayer",
+    "Place",
     "Projections",
     "SelfAttention",
     "Table",
@@ -108,6 +110,31 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadSizes:
+    """Sizes of attention: width of the stream, query heads, key and value heads, dimensions of each."""
+
+    size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def q_rows(self) -> int:
+        """Rows of the query projection."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_rows(self) -> int:
+        """Rows of the key and of the value projection."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def scale(self) -> float:
+        """The usual factor of scores, 1 / √head_dim."""
+        return float(self.head_dim**-0.5)
+
+
+@dataclass(frozen=True, slots=True)
 class HeadPlace:
     """Head h of a projection lies at `at + h·stride` of the projections' common output."""
 
@@ -132,15 +159,14 @@ class SelfAttention:
     Attributes:
         inputs: queries, keys and values.
         output: from heads·head_dim back to the stream.
-        heads, kv_heads, head_dim, scale, rotary, window, alibi, softcap: as in `kbit.engine.ops.Attention`.
+        sizes: heads and their dimensions.
+        scale, rotary, window, alibi, softcap: as in `kbit.engine.ops.Attention`.
         q_norm, k_norm: over each head, or None.
     """
 
     inputs: Projections
     output: Matrix
-    heads: int
-    kv_heads: int
-    head_dim: int
+    sizes: HeadSizes
     scale: float
     rotary: Rotary | None = None
     window: int | None = None
@@ -182,6 +208,10 @@ class Mixture:
     activation: Activation
 
 
+#: see `Join`
+Place = Literal["pre", "sandwich", "post", "replace"]
+
+
 @dataclass(frozen=True, slots=True)
 class Join:
     """How a sublayer f joins the residual stream x.
@@ -192,7 +222,7 @@ class Join:
     replace   x = norm(x), then x += f(x)          BLOOM with its residual after the norm
     """
 
-    place: Literal["pre", "sandwich", "post", "replace"]
+    place: Place
     norm: NormLayer
     after: NormLayer | None = None
     scale: float = 1.0

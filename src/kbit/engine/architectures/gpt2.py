@@ -5,6 +5,7 @@ from kbit.engine.architectures.blocks import (
     Embedding,
     FeedForward,
     Head,
+    HeadSizes,
     Join,
     Layer,
     Matrix,
@@ -12,7 +13,7 @@ from kbit.engine.architectures.blocks import (
     SelfAttention,
     Table,
 )
-from kbit.engine.architectures.parts import Heads, read_heads, side_by_side
+from kbit.engine.architectures.parts import read_heads, side_by_side
 from kbit.engine.architectures.settings import Settings
 
 __all__ = ["gpt2"]
@@ -36,7 +37,7 @@ def gpt2(settings: Settings) -> Architecture:
     )
 
 
-def _layer(settings: Settings, heads: Heads, index: int) -> Layer:
+def _layer(settings: Settings, heads: HeadSizes, index: int) -> Layer:
     name, size = f"transformer.h.{index}", heads.size
     width = settings.integer("n_inner", "intermediate_size", default=4 * size)
     feed = FeedForward(
@@ -48,16 +49,14 @@ def _layer(settings: Settings, heads: Heads, index: int) -> Layer:
     return Layer(_attention(settings, heads, name, index), next(joins), feed, next(joins))
 
 
-def _attention(settings: Settings, heads: Heads, name: str, index: int) -> SelfAttention:
+def _attention(settings: Settings, heads: HeadSizes, name: str, index: int) -> SelfAttention:
     scale = heads.head_dim**-0.5 if settings.flag("scale_attn_weights", default=True) else 1.0
     if settings.flag("scale_attn_by_inverse_layer_idx", default=False):
         scale /= index + 1
     return SelfAttention(
         inputs=side_by_side(f"{name}.attn.c_attn", heads, bias=True, conv1d=True),
         output=Matrix(f"{name}.attn.c_proj", heads.size, heads.q_rows, bias=True, conv1d=True),
-        heads=heads.heads,
-        kv_heads=heads.kv_heads,
-        head_dim=heads.head_dim,
+        sizes=heads,
         scale=scale,
     )
 

@@ -1,55 +1,33 @@
 """Pieces that entries of several families are made of."""
 
-from dataclasses import dataclass
-
-from kbit.engine.architectures.blocks import HeadPlace, Matrix, Projections
+from kbit.engine.architectures.blocks import HeadPlace, HeadSizes, Matrix, Projections
 from kbit.engine.architectures.settings import Settings
 
-__all__ = ["Heads", "interleaved", "read_heads", "separate", "side_by_side", "windows"]
+__all__ = ["interleaved", "read_heads", "separate", "side_by_side", "windows"]
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """Sizes of attention: width of the stream, query heads, key and value heads, dimensions of each."""
-
-    size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def q_rows(self) -> int:
-        """Rows of the query projection."""
-        return self.heads * self.head_dim
-
-    @property
-    def kv_rows(self) -> int:
-        """Rows of the key and of the value projection."""
-        return self.kv_heads * self.head_dim
-
-
-def read_heads(settings: Settings, *, kv_heads: int | None = None, head_dim: int | None = None) -> Heads:
+def read_heads(settings: Settings, *, kv_heads: int | None = None, head_dim: int | None = None) -> HeadSizes:
     """Sizes from the usual keys.
 
     Args:
         settings: the configuration.
-        kv_heads: where it has none; None for as many as there are query heads.
-        head_dim: where it has none; None for the stream's width over the heads.
+        kv_heads: where it says nothing; None for as many as there are query heads.
+        head_dim: where it says nothing; None for the stream's width over the heads.
 
     Raises:
         ModelError: heads that do not divide what they share.
     """
     size, heads = settings.integer("hidden_size", "n_embd", "n_embed"), settings.integer("num_attention_heads", "n_head")
-    kv_heads = settings.integer("num_key_value_heads", default=kv_heads or heads)
+    kv_heads = settings.optional_integer("num_key_value_heads", default=kv_heads) or heads
     if heads % kv_heads:
         raise settings.error(("num_key_value_heads",), f"a divisor of {heads} heads", kv_heads)
-    head_dim = settings.optional_integer("head_dim") or head_dim
+    head_dim = settings.optional_integer("head_dim", default=head_dim)
     if head_dim is None and size % heads:
         raise settings.error(("num_attention_heads",), f"a divisor of {size}", heads)
-    return Heads(size, heads, kv_heads, head_dim or size // heads)
+    return HeadSizes(size, heads, kv_heads, head_dim or size // heads)
 
 
-def separate(names: tuple[str, str, str], heads: Heads, *, bias: bool) -> Projections:
+def separate(names: tuple[str, str, str], heads: HeadSizes, *, bias: bool) -> Projections:
     """Queries, keys and values by a matrix each."""
     q, k, v = names
     rows = ((q, heads.q_rows), (k, heads.kv_rows), (v, heads.kv_rows))
@@ -57,13 +35,13 @@ def separate(names: tuple[str, str, str], heads: Heads, *, bias: bool) -> Projec
     return Projections(matrices, *_places(heads))
 
 
-def side_by_side(name: str, heads: Heads, *, bias: bool, conv1d: bool = False) -> Projections:
+def side_by_side(name: str, heads: HeadSizes, *, bias: bool, conv1d: bool = False) -> Projections:
     """All of them by one matrix: rows of queries, then of keys, then of values."""
     matrix = Matrix(name, heads.q_rows + 2 * heads.kv_rows, heads.size, bias=bias, conv1d=conv1d)
     return Projections((matrix,), *_places(heads))
 
 
-def interleaved(name: str, heads: Heads, *, bias: bool) -> Projections:
+def interleaved(name: str, heads: HeadSizes, *, bias: bool) -> Projections:
     """All of them by one matrix: for each head its query, key and value."""
     matrix = Matrix(name, 3 * heads.q_rows, heads.size, bias=bias)
     stride = 3 * heads.head_dim
@@ -71,13 +49,19 @@ def interleaved(name: str, heads: Heads, *, bias: bool) -> Projections:
     return Projections((matrix,), q, k, v)
 
 
-def windows(settings: Settings, count: int, default: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Window of each of `count` layers, by `layer_types` or the family's own pattern `default`."""
-    types = settings.words("layer_types", count, ("sliding_attention", "full_attention")) or default
-    window = settings.integer("sliding_window") if "sliding_attention" in types else None
+def windows(settings: Settings, pattern: tuple[str, ...], default: int = 4096) -> tuple[int | None, ...]:
+    """Window of each layer, by `layer_types` or else the family's own `pattern` of such words; `default` where no width is given.
+
+    Raises:
+        ModelError: layers with a window, and `null` for its width.
+    """
+    types = settings.words("layer_types", len(pattern), ("sliding_attention", "full_attention")) or pattern
+    window = settings.optional_integer("sliding_window", default=default)
+    if window is None and "sliding_attention" in types:
+        raise settings.error(("sliding_window",), "the width of layers of type 'sliding_attention'", None)
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
-def _places(heads: Heads) -> tuple[HeadPlace, HeadPlace, HeadPlace]:
+def _places(heads: HeadSizes) -> tuple[HeadPlace, HeadPlace, HeadPlace]:
     d = heads.head_dim
     return HeadPlace(0, d), HeadPlace(heads.q_rows, d), HeadPlace(heads.q_rows + heads.kv_rows, d)

@@ -24,7 +24,7 @@ from kbit.core.registry import suggest
 from kbit.engine.architectures.settings import Settings
 from kbit.engine.ops import Rotary
 
-__all__ = ["Rope", "RopeDialect", "read_rope"]
+__all__ = ["Rope", "RopeDialect", "plain_rotary", "read_rope"]
 
 Frequencies = NDArray[np.float32]
 
@@ -93,11 +93,21 @@ def read_rope(settings: Settings, head_dim: int, dialect: RopeDialect | None = N
     return Rope(Rotary(tuple(map(float, frequencies)), factor=factor), context)
 
 
+def plain_rotary(theta: float, dims: int) -> Rotary:
+    """The unscaled rotation of `dims` dimensions."""
+    return Rotary(tuple(map(float, _plain(theta, dims))))
+
+
 def _parameters(settings: Settings, layer_type: str | None) -> Settings:
-    """The object that holds the scaling; empty where there is none."""
-    values = settings.nested("rope_scaling") or settings.nested("rope_parameters") or Settings({}, settings.name)
-    nested = None if layer_type is None else values.nested(layer_type)
-    values = nested or values
+    """The object that holds the scaling; empty where there is none. A scaling by itself is of the layers that see everything."""
+    none = Settings({}, settings.name)
+    scaling, values = settings.nested("rope_scaling"), settings.nested("rope_parameters")
+    if layer_type is None:
+        values = scaling or values or none
+    else:
+        values = (values or none).nested(layer_type) or none
+        if scaling is not None and layer_type == "full_attention":
+            values = Settings({**values.values, **scaling.values}, scaling.name)
     unknown = sorted(set(values.values) - _KEYS)
     if unknown:
         raise values.error((unknown[0],), f"only keys that the engine knows ({suggest(unknown[0], _KEYS)})", values.raw(unknown[0]))

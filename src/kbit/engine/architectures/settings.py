@@ -31,8 +31,8 @@ _LARGEST = 1 << 40
 class Settings:
     """Typed access to a configuration.
 
-    A key may be given as several names, the first of which that is there counts (`n_embd` and `hidden_size`). `null` counts as absent, as
-    in transformers. Without a default a key must be there.
+    A key may be given as several names, the first of which that is there counts (`n_embd` and `hidden_size`). `null` counts as absent but
+    for the optional ones, where it says that there is none. Without a default a key must be there.
 
     Args:
         values: the JSON object.
@@ -42,6 +42,10 @@ class Settings:
 
     def __init__(self, values: Mapping[str, Any], name: str, context: int | None = None) -> None:
         self.values, self.name, self.context = values, name, context
+
+    def has(self, *keys: str) -> bool:
+        """True where one of `keys` is there, were it `null`."""
+        return any(key in self.values for key in keys)
 
     def raw(self, *keys: str) -> Any:
         """The value of the first of `keys` that is there, or None."""
@@ -60,8 +64,10 @@ class Settings:
             raise self.error(keys, f"an integer of at least {least}", value)
         return value
 
-    def optional_integer(self, *keys: str, least: int = 1) -> int | None:
-        """An integer, or None where there is none."""
+    def optional_integer(self, *keys: str, default: int | None = None, least: int = 1) -> int | None:
+        """An integer, or None for `null`; the default only where the key is absent."""
+        if not self.has(*keys):
+            return default
         return None if self.raw(*keys) is None else self.integer(*keys, least=least)
 
     def number(self, *keys: str, default: float | None = None, above: float = 0.0) -> float:
@@ -73,8 +79,10 @@ class Settings:
             raise self.error(keys, f"a number above {above:g}", value)
         return float(value)
 
-    def optional_number(self, *keys: str, above: float = 0.0) -> float | None:
-        """A number, or None where there is none."""
+    def optional_number(self, *keys: str, default: float | None = None, above: float = 0.0) -> float | None:
+        """A number, or None for `null`; the default only where the key is absent."""
+        if not self.has(*keys):
+            return default
         return None if self.raw(*keys) is None else self.number(*keys, above=above)
 
     def flag(self, *keys: str, default: bool) -> bool:
@@ -123,7 +131,7 @@ class Settings:
             raise self.error((key,), "an object", value)
         return Settings(value, f"{self.name}: {key}")
 
-    def only(self, key: str, expected: bool | int | float | None) -> None:
+    def only(self, key: str, expected: bool | int | float | str | None) -> None:
         """Refuse an option with any other value than the one the engine does; absent counts as that value."""
         value = self.raw(key)
         if value is not None and value != expected:
