@@ -84,9 +84,7 @@ class Streamed:
         tokens, segments = self.inputs
         cache = _kbit.Cache(1, 1, 16, 0, 1)
         cache.create()
-        self.program.run(
-            cache, tokens.ctypes.data, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads
-        )
+        self.program.run(cache, tokens.ctypes.data, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads)
 
 
 def _copy(memory: HugeMemory, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -187,10 +185,11 @@ def prefill_rows(shape_name: str, shape: tuple[int, int], options: argparse.Name
     peers = [] if options.no_peers else list(torch_peers(shape, PREFILL_TOKENS, 0))
     for threads in options.threads:
         set_peer_threads(threads)
-        runs: list[tuple[str, Pass]] = []
-        for scheme in (Scheme.parse(f"{grid}{bits}:g{GROUP_SIZE}") for grid in options.grids for bits in options.bits):
-            runs.append((scheme.text, partial(Streamed(scheme, shape, PREFILL_TOKENS, stream_bytes=0).run, threads)))
-        runs += [(name, run) for name, _, _, run in peers]
+        schemes = [Scheme.parse(f"{grid}{bits}:g{GROUP_SIZE}") for grid in options.grids for bits in options.bits]
+        runs: list[tuple[str, Pass]] = [
+            *((scheme.text, partial(Streamed(scheme, shape, PREFILL_TOKENS, stream_bytes=0).run, threads)) for scheme in schemes),
+            *((name, run) for name, _, _, run in peers),
+        ]
         for name, run in runs:
             run()
             times, roofs, shares = [], [], []

@@ -117,7 +117,7 @@ void bind_engine(nb::module_& m) {
           [](en::Cache* self, int64_t layers, int64_t kv_heads, int64_t head_dim, int format, int64_t pages) {
             new (self) en::Cache(layers, kv_heads, head_dim, static_cast<en::CacheFormat>(format), pages);
           },
-          nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("format"), nb::arg("pages"))
+          nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("cache_format"), nb::arg("pages"))
       .def("create", &en::Cache::create)
       .def("alive", &en::Cache::alive, nb::arg("sequence"))
       .def("length", &en::Cache::length, nb::arg("sequence"))
@@ -130,7 +130,7 @@ void bind_engine(nb::module_& m) {
   nb::class_<BoundProgram>(m, "Program")
       .def(nb::init<int64_t>(), nb::arg("max_rows"))
       .def("packed", &BoundProgram::packed, nb::arg("matrix"))
-      .def("dense", &BoundProgram::dense, nb::arg("bytes"), nb::arg("type"), nb::arg("rows"), nb::arg("cols"))
+      .def("dense", &BoundProgram::dense, nb::arg("data"), nb::arg("dense_type"), nb::arg("rows"), nb::arg("cols"))
       .def("vector", &BoundProgram::vector, nb::arg("values"))
       .def("buffer", &BoundProgram::buffer, nb::arg("width"))
       .def("embed", &BoundProgram::embed, nb::arg("table"), nb::arg("out"), nb::arg("source"), nb::arg("scale"), nb::arg("offset"), nb::arg("accumulate"))

@@ -21,6 +21,7 @@ from kbit.engine.feeds import Feed, check_feeds, wanted_rows
 from kbit.engine.ops import ForwardPlan
 from kbit.engine.plan import make_plan
 from kbit.engine.program import NativeProgram
+from kbit.engine.traffic import weight_bytes_per_token
 from kbit.engine.weights import ModelWeights
 from kbit.kernels.cpu import MODES, Mode
 from kbit.native import _kbit
@@ -68,6 +69,7 @@ class Engine:
         self.threads = threads or native.threads()
         self.vocabulary, self.context = plan.vocabulary, plan.context
         self.max_rows = max_rows
+        self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
         self._program = NativeProgram(plan, weights, max_rows=max_rows, threads=self.threads)
         self._cache = _make_cache(plan, cache, cache_positions)
         self._lengths: dict[int, int] = {}

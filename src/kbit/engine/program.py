@@ -1,16 +1,30 @@
 """From a plan to the native step: weights loaded once each, names and buffers resolved to numbers.
 
-Packed matrices run as they are stored. Two cases are put in order first: a slice of a packed matrix that does not begin at a tile of 16 rows
-is packed anew (the same codes, shifted), and a dense matrix stored as [inputs, outputs] is transposed.
+Packed matrices run as they are stored. Two cases are put in order first: a slice of a packed matrix that does not begin at a tile of
+16 rows is packed anew (the same codes, shifted), and a dense matrix stored as [inputs, outputs] is transposed.
 """
 
-from typing import get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbit.core.errors import ModelError, ShapeError
-from kbit.engine.ops import Activation, Attention, Embed, Experts, ForwardPlan, Heads, Linear, Norm, Normalize, Op, Part, Select, WeightSlice
+from kbit.engine.ops import (
+    Activation,
+    Attention,
+    Embed,
+    Experts,
+    ForwardPlan,
+    Heads,
+    Linear,
+    Norm,
+    Normalize,
+    Op,
+    Part,
+    Select,
+    WeightSlice,
+)
 from kbit.engine.weights import Dense, ModelWeights
 from kbit.kernels.cpu import PreparedMatrix
 from kbit.native import _kbit
@@ -94,7 +108,9 @@ class NativeProgram:
         slopes = self.native.vector(alibi_slopes(op.heads)) if op.alibi else None
         self.native.attention(
             op.layer,
-            *(self._heads(heads) for heads in (op.q, op.k, op.v)),
+            self._heads(op.q),
+            self._heads(op.k),
+            self._heads(op.v),
             self._buffers[op.out],
             op.heads,
             op.kv_heads,
@@ -215,8 +231,8 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
     """Rows [begin, end) of a packed matrix, packed anew: the same codes and scales in tiles of their own."""
     rows, _ = value.shape
 
-    def cut(part: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-        return None if part is None else tiles_of_rows(rows_of_tiles(part, rows)[begin:end])
+    def cut(part: NDArray[Any]) -> NDArray[Any]:
+        return tiles_of_rows(rows_of_tiles(part, rows)[begin:end])
 
     if value.scheme.scale_dtype == "dq8":
         raise ModelError(f"rows {begin}…{end} of a matrix with double-quantized scales do not begin at a tile of {TILE_ROWS} rows")
@@ -226,7 +242,7 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
         pack(np.ascontiguousarray(value.codes()[begin:end]), value.scheme.bits),
         cut(value.scale),
         value.super_scale,
-        cut(value.zero_point),
+        None if value.zero_point is None else cut(value.zero_point),
         value.codebook,
     )
 
@@ -234,5 +250,4 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
 def _transposed(value: Dense) -> Dense:
     if isinstance(value, BFloat16):
         return BFloat16(np.ascontiguousarray(value.bits.T))
-    return np.ascontiguousarray(value.T)
-
+    return cast("Dense", np.ascontiguousarray(value.T))

@@ -4,6 +4,7 @@ A pass over the weights of a large model touches more 4 KiB pages than the proce
 not. The kernel is asked (`MADV_HUGEPAGE`); where it has none to give, ordinary pages serve, silently. `huge_pages` says which it is.
 """
 
+import contextlib
 import mmap
 from pathlib import Path
 
@@ -12,20 +13,20 @@ from numpy.typing import NDArray
 
 from kbit.core.errors import ShapeError
 
-__all__ = ["ALIGNMENT", "HugeMemory", "huge_pages"]
+__all__ = ["ALIGNMENT", "HUGE_PAGES", "HugeMemory", "huge_pages"]
 
 ALIGNMENT = 64
 _CHUNK_BYTES = 64 << 20
-_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def huge_pages() -> str:
-    """What the system does when huge pages are asked for: ``always``, ``madvise``, ``never``, or ``absent``."""
+def huge_pages(setting: Path = HUGE_PAGES) -> str:
+    """Mode of transparent huge pages: ``always``, ``madvise``, ``never``, or ``unknown`` where the kernel does not say."""
     try:
-        text = _SETTING.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return "absent"
-    return text.partition("[")[2].partition("]")[0] or "absent"
+        text = setting.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return "unknown"
+    return text.partition("[")[2].partition("]")[0] or "unknown"
 
 
 class HugeMemory:
@@ -56,9 +57,7 @@ class HugeMemory:
         wanted = max(size_bytes + ALIGNMENT, self._expected - self.size_bytes, _CHUNK_BYTES)
         memory = mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # a kernel without huge pages
                 memory.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a kernel without huge pages
-                pass
         self._chunk = np.frombuffer(memory, np.uint8)
         self._used = 0
