@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import torch
 import transformers
+from safetensors.torch import save_file
 
 from kbit.engine.plan import make_plan
 from kbit.engine.reference import ReferenceEngine
@@ -19,6 +21,7 @@ from .models import KINDS, build, save
 
 Checkpoint = Callable[[str], Path]
 Engines = Callable[..., ReferenceEngine]
+Plain = Callable[[dict[str, torch.Tensor]], ModelWeights]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +54,19 @@ def engines() -> Iterator[Engines]:
             return ReferenceEngine(make_plan(stored.config, weights, context), weights)
 
         yield open_engine
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Plain]:
+    """Tensors → weights over a checkpoint that holds nothing else."""
+    with ExitStack() as stack:
+
+        def make(tensors: dict[str, torch.Tensor]) -> ModelWeights:
+            (tmp_path / "config.json").write_text("{}")
+            save_file(tensors, tmp_path / "model.safetensors")
+            return ModelWeights(stack.enter_context(open_model(tmp_path)))
+
+        yield make
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Sizes are odd on purpose, norm weights and biases are random, windows are shorter than the texts, and rotary scalings reach into them.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,13 @@ KINDS: dict[str, Kind] = {
     "roberta_masked": Kind("RobertaForMaskedLM", "RobertaConfig", _BERT | {"pad_token_id": 1}, causal=False),
     "xlm_roberta": Kind("XLMRobertaForMaskedLM", "XLMRobertaConfig", _BERT | {"pad_token_id": 2, "type_vocab_size": 1}, causal=False),
 }
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The `config.json` of a kind."""
+    kind = KINDS[name]
+    values: dict[str, Any] = json.loads(getattr(transformers, kind.config)(**kind.settings).to_json_string(use_diff=False))
+    return values
 
 
 def build(name: str) -> nn.Module:

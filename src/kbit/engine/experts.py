@@ -70,10 +70,9 @@ def _collect(stored: StoredModel, parent: str, spelling: tuple[str, ...]) -> Exp
         tensors.append(tuple(f"{parent}.{len(tensors)}.{part}.weight" for part in spelling))
     first = _shape(stored, tensors[0])
     for names in tensors:
-        if _shape(stored, names) != first:
-            raise ModelError(
-                f"{stored.path}: expected all experts as {names[0]!r} of one shape and dtype, got {first} and {_shape(stored, names)}"
-            )
+        if (found := _shape(stored, names)) != first:
+            expected = f"{first[2]} {list(first[:2])} as in expert 0"
+            raise ModelError(f"{stored.path}: the expert of {names[0]!r}: expected {expected}, got {found[2]} {list(found[:2])}")
     rows, cols, dtype = first
     return ExpertParts(tuple(tensors), (len(tensors), rows, cols), dtype)
 

@@ -50,8 +50,8 @@ class Names:
             ModelError: as `require`.
         """
         assert not matrix.bias or matrix.outputs == matrix.rows, "a bias belongs to all rows of a matrix"
-        bias = self.require(f"{matrix.name}.bias", (matrix.rows,)) if matrix.bias else None
-        return Part(self.matrix(matrix), bias, at)
+        weight = self.matrix(matrix)
+        return Part(weight, self.require(f"{matrix.name}.bias", (matrix.rows,)) if matrix.bias else None, at)
 
     def table(self, table: Table) -> WeightSlice:
         """An embedding.

@@ -64,9 +64,7 @@ class _Builder:
         )
 
     def _buffer(self, name: str, width: int) -> str:
-        """The buffer of this name and width; layers of different widths have one each."""
-        name = name if self.buffers.get(name, width) == width else f"{name}.{width}"
-        self.buffers[name] = width
+        assert self.buffers.setdefault(name, width) == width, f"{name} is {self.buffers[name]} wide, got {width}"
         return name
 
     def _stream(self) -> str:
@@ -164,9 +162,9 @@ class _Builder:
         return inner
 
     def _experts(self, mixture: Mixture, norm: Norm | None) -> None:
+        x, router = self._stream(), self.names.matrix(mixture.router)
         gate_up = self.names.require(f"{mixture.experts}.gate_up_proj", (mixture.count, 2 * mixture.width, mixture.size))
         down = self.names.require(f"{mixture.experts}.down_proj", (mixture.count, mixture.size, mixture.width))
-        x, router = self._stream(), self.names.matrix(mixture.router)
         numbers = (mixture.count, mixture.top_k, mixture.normalize)
         self.ops.append(Experts(x, norm, router, gate_up, down, *numbers, x, mixture.activation, accumulate=True))
 
