@@ -16,7 +16,7 @@ def test_torch_gives_the_same() -> None:
 
 def test_the_token_and_the_likeliest() -> None:
     logits = np.log(np.float32([0.1, 0.4, 0.1, 0.4]))
-    found = token_logprob(logits, 2, top=3)
+    found = token_logprob(log_softmax(logits), 2, top=3)
     assert found.token == 2
     assert np.exp(found.logprob) == pytest.approx(0.1)
     assert [token for token, _ in found.top] == [1, 3, 0]  # of equals the lower id

@@ -62,11 +62,10 @@ class Detokenizer:
 
 def _byte_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     """Ids of <0x00> … <0xFF> where the decoder joins them to characters, else nothing."""
-    ids = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256)]
-    euro = [ids[byte] for byte in "€".encode()]
-    if None in euro or tokenizer.decode(euro) != "€":
-        return frozenset()
-    return frozenset(token for token in ids if token is not None)
+    found = {byte: tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}
+    ids = {byte: token for byte, token in found.items() if token is not None}
+    euro = [ids[byte] for byte in "€".encode() if byte in ids]
+    return frozenset(ids.values()) if tokenizer.decode(euro) == "€" else frozenset()
 
 
 class TokenStream:
@@ -80,6 +79,7 @@ class TokenStream:
     def __init__(self, detokenizer: Detokenizer, context: Sequence[int] = ()) -> None:
         self._of = detokenizer
         self._window: list[int] = list(context)
+        self._shown = self._settled = 0
         self._settle()
 
     def push(self, token: int) -> str:

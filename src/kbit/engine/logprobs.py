@@ -29,15 +29,14 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
-def token_logprob(logits: NDArray[np.float32], token: int, top: int = 0) -> TokenLogprob:
+def token_logprob(logprobs: NDArray[np.float32], token: int, top: int = 0) -> TokenLogprob:
     """The log-probability of one token, and of the `top` likeliest.
 
     Args:
-        logits: float32 [vocabulary].
+        logprobs: float32 [vocabulary], from `log_softmax`.
         token: the token that came.
         top: how many of the likeliest to name.
     """
-    logprobs = log_softmax(logits)
     return TokenLogprob(token, float(logprobs[token]), _likeliest(logprobs, min(top, len(logprobs))))
 
 

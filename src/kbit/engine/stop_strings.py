@@ -1,7 +1,7 @@
 """Texts that end the output, found across pieces.
 
-A stop string is found at the first place at which one begins; where several begin there, the longest counts. What could still become one is held
-back, so the result hangs on the text alone, not on where it was cut into pieces. The stop string itself is not shown.
+A stop string is found at the first place at which one begins; where several begin there, the longest counts. What could still become one is
+held back, so the result hangs on the text alone, not on where it was cut into pieces. The stop string itself is not shown.
 """
 
 from collections.abc import Sequence
