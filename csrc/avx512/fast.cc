@@ -207,7 +207,7 @@ struct Block {
 };
 
 template <int Tokens, int Count, bool Zero>
-void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   Block<Tokens, Count> block;
   __m512 total[Tokens][Count];
@@ -245,62 +245,62 @@ void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip,
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 2
-    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * m.rows, total[t][c]);
+    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * y_stride, total[t][c]);
   }
 }
 
 template <int Tokens, bool Zero>
-void multiply_tokens(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t begin, int64_t end, int64_t token, float* y) {
+void multiply_tokens(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t begin, int64_t end, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   int64_t tile = begin;
-  for (; tile + 2 <= end; tile += 2) multiply_tiles<Tokens, 2, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
-  if (tile < end) multiply_tiles<Tokens, 1, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+  for (; tile + 2 <= end; tile += 2) multiply_tiles<Tokens, 2, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+  if (tile < end) multiply_tiles<Tokens, 1, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
 }
 
 template <bool Zero>
-void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
   int64_t token = 0;
-  for (; token + 8 <= tokens; token += 8) multiply_tokens<8, Zero>(m, x, strip, begin, end, token, y);
+  for (; token + 8 <= tokens; token += 8) multiply_tokens<8, Zero>(m, x, strip, begin, end, token, y, y_stride);
   switch (tokens - token) {
-    case 1: return multiply_tokens<1, Zero>(m, x, strip, begin, end, token, y);
-    case 2: return multiply_tokens<2, Zero>(m, x, strip, begin, end, token, y);
-    case 3: return multiply_tokens<3, Zero>(m, x, strip, begin, end, token, y);
-    case 4: return multiply_tokens<4, Zero>(m, x, strip, begin, end, token, y);
-    case 5: return multiply_tokens<5, Zero>(m, x, strip, begin, end, token, y);
-    case 6: return multiply_tokens<6, Zero>(m, x, strip, begin, end, token, y);
-    case 7: return multiply_tokens<7, Zero>(m, x, strip, begin, end, token, y);
+    case 1: return multiply_tokens<1, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 2: return multiply_tokens<2, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 3: return multiply_tokens<3, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 4: return multiply_tokens<4, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 5: return multiply_tokens<5, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 6: return multiply_tokens<6, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 7: return multiply_tokens<7, Zero>(m, x, strip, begin, end, token, y, y_stride);
     default: return;
   }
 }
 
 template <int K, Output Out>
-void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end,
+void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
                   uint8_t* scratch) {
   const Tables<K> tables(value);
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y);
-    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y);
+    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y, y_stride);
+    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y, y_stride);
   }
 }
 
 template <int K, Output Out>
-void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (tokens == 1) return vector_tiles<K, Out>(m, m.integer.q, x, y, begin, end);
-  matrix_tiles<K, Out>(m, m.integer.q, x, tokens, y, begin, end, scratch);
+  matrix_tiles<K, Out>(m, m.integer.q, x, tokens, y, y_stride, begin, end, scratch);
 }
 
 }  // namespace
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   for_bits(m.bits, [&]<int K>() {
     // Below k = 8 a lookup costs no more than the mask that a plain code would need.
     if constexpr (K == 8) {
-      if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, begin, end, scratch);
+      if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, y_stride, begin, end, scratch);
     }
-    run<K, Output::looked_up>(m, x, tokens, y, begin, end, scratch);
+    run<K, Output::looked_up>(m, x, tokens, y, y_stride, begin, end, scratch);
   });
 }
 

@@ -52,7 +52,7 @@ void bind_matrix(nb::module_& m) {
           "matmul",
           [](const PackedMatrix& self, uintptr_t x, uintptr_t y, int64_t tokens, bool exact, int threads) {
             const auto run = exact ? matmul_exact : matmul_fast;
-            run(self.matrix, reinterpret_cast<const float*>(x), tokens, reinterpret_cast<float*>(y), threads);
+            run(self.matrix, reinterpret_cast<const float*>(x), tokens, reinterpret_cast<float*>(y), self.matrix.rows, threads);
           },
           nb::arg("x"), nb::arg("y"), nb::arg("tokens"), nb::arg("exact"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>())
       .def(

@@ -40,7 +40,7 @@ void quantize(const Matrix& matrix, const float* x, int8_t* q, float* scale, int
   std::memset(q + matrix.cols, 0, static_cast<size_t>(matrix.kblocks * kBlockInputs - matrix.cols));
 }
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
   const IntCodebook& book = m.integer;
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
@@ -63,13 +63,13 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
           const float rest = (book.base - zero) * activation_sum;
           total += scale_at(m, tile, group, row) * (main + rest);
         }
-        y[t * m.rows + tile * kTileRows + row] = total;
+        y[t * y_stride + tile * kTileRows + row] = total;
       }
     }
   }
 }
 
-void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
       for (int64_t t = 0; t < tokens; ++t) {
@@ -87,7 +87,7 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t ti
           }
           total += scale_at(m, tile, group, row) * dot;
         }
-        y[t * m.rows + tile * kTileRows + row] = total;
+        y[t * y_stride + tile * kTileRows + row] = total;
       }
     }
   }

@@ -66,8 +66,8 @@ Status check_codes(const uint8_t* planes, int64_t rows, int64_t cols, int bits, 
 // csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, cols].
 void dequantize_rows(const Matrix& matrix, const int64_t* ids, int64_t count, float* out, int threads);
 
-// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major, contiguous.
-void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
-void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
+// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major; x is contiguous, a row of y begins every `y_stride` ≥ rows floats.
+void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
+void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
 
 }  // namespace kbit
