@@ -87,16 +87,16 @@ class ScaleGroup {
   int64_t each_, inside_ = 0, group_ = 0;
 };
 
-// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. A rest of 0 adds nothing that rounds.
-inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group, int half) {
-  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale));
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle.
+inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group,
+                                                       int half) {
+  __m256 rest = _mm256_broadcast_ss(&term.rest);
   if (m.zero_point != nullptr) {
     const __m256 offset = _mm256_sub_ps(_mm256_set1_ps(m.integer.base), load_zeros(m, tile, group, half));
-    value = _mm256_add_ps(value, _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum)));
-  } else if (m.integer.base != 0.0f) {
-    value = _mm256_add_ps(value, _mm256_broadcast_ss(&term.rest));
+    rest = _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum));
   }
-  return _mm256_add_ps(total, _mm256_mul_ps(load_scales(m, tile, group, half), value));
+  const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale), rest);
+  return _mm256_fmadd_ps(load_scales(m, tile, group, half), value, total);
 }
 
 // ---------------------------------------------------------------- one token

@@ -66,14 +66,14 @@ struct Factors {
   inline __attribute__((always_inline)) Sums start_of(int64_t i) const { return reinterpret_cast<Sums>(_mm512_set1_epi32(start[i])); }
 };
 
-// scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. `dot` began at its start.
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle. `dot` began at its start.
 template <bool Zero>
-inline __attribute__((always_inline)) __m512 finish(Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
-  const __m512 main = _mm512_mul_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]));
+inline __attribute__((always_inline)) __m512 finish(__m512 total, Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
   __m512 rest;
   if constexpr (Zero) rest = _mm512_mul_ps(base_less_zero, _mm512_set1_ps(f.activation_sum[i]));
   else rest = _mm512_set1_ps(f.rest[i]);
-  return _mm512_mul_ps(scale, _mm512_add_ps(main, rest));
+  const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]), rest);
+  return _mm512_fmadd_ps(scale, value, total);
 }
 
 template <bool Zero>
@@ -106,12 +106,12 @@ inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t g
 
 // ---------------------------------------------------------------- one token
 
-inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, Sums dot, const Factors& f, int64_t i, int64_t tile,
+inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, __m512 total, Sums dot, const Factors& f, int64_t i, int64_t tile,
                                                           int64_t group) {
   prefetch_scales(m, tile, group);
   const __m512 scale = load_scales(m, tile, group);
-  if (m.zero_point == nullptr) return finish<false>(dot, f, i, scale, base_less_zero<false>(m, tile, group));
-  return finish<true>(dot, f, i, scale, base_less_zero<true>(m, tile, group));
+  if (m.zero_point == nullptr) return finish<false>(total, dot, f, i, scale, base_less_zero<false>(m, tile, group));
+  return finish<true>(total, dot, f, i, scale, base_less_zero<true>(m, tile, group));
 }
 
 template <int K, Output Out>
@@ -138,7 +138,7 @@ void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x,
       left -= count;
       q = dot.x;
       const Sums sum = dot.half(0) + dot.half(1);
-      total = _mm512_add_ps(total, finish_group(m, sum, factors, a - chunk, tile, groups.current()));
+      total = finish_group(m, total, sum, factors, a - chunk, tile, groups.current());
     }
   }
   store_rows(m, tile, y, total);
@@ -166,7 +166,7 @@ void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activati
       }
       sum += dot.half(half);
       if (--left != 0) continue;
-      total = _mm512_add_ps(total, finish_group(m, sum, factors, a % kChunk, tile, groups.current()));
+      total = finish_group(m, total, sum, factors, a % kChunk, tile, groups.current());
       groups.next();
     }
   }
@@ -240,7 +240,7 @@ void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip,
       const __m512 scale = load_scales(m, tile + c, groups.current());
       const __m512 base = base_less_zero<Zero>(m, tile + c, groups.current());
 #pragma GCC unroll 8
-      for (int t = 0; t < Tokens; ++t) total[t][c] = _mm512_add_ps(total[t][c], finish<Zero>(block.sum[t][c], factors[t], i, scale, base));
+      for (int t = 0; t < Tokens; ++t) total[t][c] = finish<Zero>(total[t][c], block.sum[t][c], factors[t], i, scale, base);
     }
   }
 #pragma GCC unroll 8

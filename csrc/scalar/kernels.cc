@@ -59,9 +59,8 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
           const float activation_scale = x.scale[t * x.groups + a];
           const float activation_sum = activation_scale * static_cast<float>(x.sum[t * x.groups + a]);
           const float zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
-          const float main = static_cast<float>(dot) * (book.step * activation_scale);
           const float rest = (book.base - zero) * activation_sum;
-          total += scale_at(m, tile, group, row) * (main + rest);
+          total = std::fma(scale_at(m, tile, group, row), std::fma(static_cast<float>(dot), book.step * activation_scale, rest), total);
         }
         y[t * y_stride + tile * kTileRows + row] = total;
       }

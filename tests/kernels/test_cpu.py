@@ -70,6 +70,17 @@ def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> 
         assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1"])
+def test_a_token_does_not_depend_on_its_batch(isa: str, text: str) -> None:
+    matrix = PreparedMatrix(make((83, 520), text))
+    x = np.random.default_rng(5).standard_normal((70, 520)).astype(np.float32)
+    for mode in ("fast", "exact"):
+        alone = np.concatenate([matrix.matmul(token[None], mode=mode) for token in x])
+        for tokens in (2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 70):
+            for threads in (1, 2):
+                np.testing.assert_array_equal(matrix.matmul(x[:tokens], mode=mode, threads=threads), alone[:tokens])
+
+
 @pytest.mark.parametrize("text", SCHEMES)
 def test_exact_mode_equals_the_decoded_matrix(text: str) -> None:
     quantized = make((40, 200), text)
