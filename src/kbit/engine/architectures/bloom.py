@@ -28,7 +28,7 @@ def bloom(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(token, norm=_norm(settings, "transformer.word_embeddings_layernorm", heads.size)),
-        layers=tuple(_layer(settings, heads, index) for index in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, index) for index in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(norm, Matrix("lm_head", vocabulary, heads.size), settings.flag("tie_word_embeddings", default=True)),
         size=heads.size,
         context=0,

@@ -20,7 +20,7 @@ def cohere(settings: Settings) -> Architecture:
     rope = read_rope(settings, heads.head_dim, RopeDialect(theta=500_000.0))
     rotary, width = replace(rope.rotary, interleaved=True), settings.integer("intermediate_size")
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         join = Join("pre", decoder.norm(f"{name}.input_layernorm"))
         attention, feed = decoder.attention(f"{name}.self_attn", rotary), decoder.feed(f"{name}.mlp", width)

@@ -29,7 +29,7 @@ def gpt2(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(token, position=Table("transformer.wpe", positions, heads.size)),
-        layers=tuple(_layer(settings, heads, i) for i in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, i) for i in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(norm, Matrix("lm_head", vocabulary, heads.size), settings.flag("tie_word_embeddings", default=True)),
         size=heads.size,
         context=positions,

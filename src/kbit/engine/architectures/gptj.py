@@ -34,7 +34,7 @@ def gptj(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("transformer.wte", vocabulary, heads.size)),
-        layers=tuple(_layer(settings, heads, rotary, index) for index in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, rotary, index) for index in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(_norm(settings, "transformer.ln_f", heads.size), matrix, settings.flag("tie_word_embeddings", default=False)),
         size=heads.size,
         context=settings.integer("n_positions", "max_position_embeddings"),

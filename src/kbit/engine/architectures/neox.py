@@ -33,7 +33,7 @@ def gpt_neox(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("gpt_neox.embed_in", vocabulary, heads.size)),
-        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in range(settings.integer("num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in settings.layers()),
         head=Head(norm, matrix, settings.flag("tie_word_embeddings", default=False)),
         size=heads.size,
         context=rope.context,

@@ -36,7 +36,7 @@ def opt(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("model.decoder.embed_tokens", vocabulary, narrow), positions, project=project_in if projected else None),
-        layers=tuple(_layer(settings, heads, index) for index in range(settings.integer("num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, index) for index in settings.layers()),
         head=Head(
             _norm(settings, "model.decoder.final_layer_norm", size) if final else None,
             Matrix("lm_head", vocabulary, narrow),
