@@ -3,7 +3,7 @@
     python benchmarks/kernels.py                      every k, 1B and 8B shapes, 1 and 2 threads, batch 1 and prefill
     python benchmarks/kernels.py --models 1b --bits 2 3 4 8 --json benchmarks/results/kernels.json
 
-Batch 1: every matrix is copied until the copies exceed the caches several times, and each pass reads all of them, so that weights
+Batch 1: every matrix is copied until the copies exceed what caches hold of them, and each pass reads all of them, so that weights
 come from memory. A plain reading loop is probed around each pass: the share of the roof is the median over rounds of
 (bytes read / time) / (the probe of that round).
 Prefill: 512 tokens against one matrix, beside the int8 roof (the instruction set's dot products on registers).
@@ -26,6 +26,8 @@ from kbit import native
 from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
+from kbit.native import _kbit
+from kbit.native.memory import ALIGNMENT, HugeMemory
 
 SHAPES = {
     "1b": {"q/o": (2048, 2048), "k/v": (512, 2048), "gate/up": (8192, 2048), "down": (2048, 8192)},
@@ -34,6 +36,7 @@ SHAPES = {
 STREAM_BYTES = 512 << 20
 PREFILL_TOKENS = 512
 GROUP_SIZE = 64
+MAX_THREADS = 16
 
 Pass = Callable[[], None]
 
@@ -52,24 +55,42 @@ def arguments() -> argparse.Namespace:
 
 
 class Streamed:
-    """Copies of one packed matrix that together exceed the caches; one pass multiplies with each of them."""
+    """Copies of one packed matrix that together exceed the caches, in a program of the engine; one pass multiplies with each of them.
 
-    def __init__(self, scheme: Scheme, shape: tuple[int, int], stream_bytes: int = STREAM_BYTES) -> None:
+    A pass is one native call, as a forward step is: each matrix quantizes its input, is read by all threads, and ends with their barrier.
+    """
+
+    def __init__(self, scheme: Scheme, shape: tuple[int, int], tokens: int, stream_bytes: int = STREAM_BYTES) -> None:
         weights = np.random.default_rng(0).standard_normal(shape, np.float32)
         quantized = encode(weights, scheme, name="bench")
-        size = quantized.weight.nbytes
-        self.copies = max(2, -(-stream_bytes // size))
-        memory = np.empty((self.copies, size), np.uint8)  # numpy asks for huge pages for large arrays
-        memory[:] = quantized.weight
-        self.matrices = [PreparedMatrix(replace(quantized, weight=copy, scale=quantized.scale.copy())) for copy in memory]
-        self.bytes_read = self.matrices[0].size_bytes
-        self.x = np.random.default_rng(1).standard_normal((1, shape[1]), np.float32)
-        self.y = np.empty((1, shape[0]), np.float32)
+        matrix = PreparedMatrix(quantized)
+        self.copies = max(1, -(-stream_bytes // matrix.size_bytes))
+        self.bytes_read, self.tokens = matrix.size_bytes, tokens
+        memory = HugeMemory(self.copies * (matrix.size_bytes + 2 * ALIGNMENT))
+        self.program = _kbit.Program(tokens)
+        source, out = self.program.buffer(shape[1]), self.program.buffer(shape[0])
+        row = np.random.default_rng(1).standard_normal(shape[1]).astype(np.float32)
+        self.program.embed(self.program.dense(row.view(np.uint8), 0, 1, shape[1]), source, 0, 1.0, 0, False)
+        for _ in range(self.copies):
+            copy = replace(quantized, weight=_copy(memory, quantized.weight), scale=_copy(memory, quantized.scale))
+            part = (self.program.packed(PreparedMatrix(copy).native), 0, shape[0], None, 0)
+            self.program.linear(source, (0, None, None, 0.0), [part], out, 0, False, False, 1.0, 0.0)
+        self.result = np.empty((tokens, shape[0]), np.float32)
+        self.program.finish(out, MAX_THREADS)
+        self.inputs = np.zeros(tokens, np.int32), np.array([[0, 0, tokens]], np.int64)
 
     def run(self, threads: int) -> None:
         """One pass over all copies."""
-        for matrix in self.matrices:
-            matrix.matmul_pointers(self.x.ctypes.data, self.y.ctypes.data, 1, threads=threads)
+        tokens, segments = self.inputs
+        cache = _kbit.Cache(1, 1, 16, 0, 1)
+        cache.create()
+        self.program.run(cache, tokens.ctypes.data, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads)
+
+
+def _copy(memory: HugeMemory, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    copy = memory.empty(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def torch_peers(shape: tuple[int, int], tokens: int, stream_bytes: int) -> Iterator[tuple[str, int, int, Pass]]:
@@ -136,7 +157,7 @@ def decode_rows(shape_name: str, shape: tuple[int, int], options: argparse.Names
     for threads in options.threads:
         set_peer_threads(threads)
         for scheme in schemes:
-            streamed = Streamed(scheme, shape)
+            streamed = Streamed(scheme, shape, 1)
             streamed.run(threads)
             times, shares, roofs = [], [], []
             for _ in range(options.rounds):
@@ -161,16 +182,14 @@ def decode_rows(shape_name: str, shape: tuple[int, int], options: argparse.Names
 
 def prefill_rows(shape_name: str, shape: tuple[int, int], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """512 tokens: multiply-adds a second beside the int8 roof and the peers."""
-    x = np.random.default_rng(1).standard_normal((PREFILL_TOKENS, shape[1]), np.float32)
-    y = np.empty((PREFILL_TOKENS, shape[0]), np.float32)
     peers = [] if options.no_peers else list(torch_peers(shape, PREFILL_TOKENS, 0))
     for threads in options.threads:
         set_peer_threads(threads)
-        runs: list[tuple[str, Pass]] = []
-        for scheme in (Scheme.parse(f"{grid}{bits}:g{GROUP_SIZE}") for grid in options.grids for bits in options.bits):
-            matrix = Streamed(scheme, shape, stream_bytes=0).matrices[0]
-            runs.append((scheme.text, partial(matrix.matmul_pointers, x.ctypes.data, y.ctypes.data, PREFILL_TOKENS, threads=threads)))
-        runs += [(name, run) for name, _, _, run in peers]
+        schemes = [Scheme.parse(f"{grid}{bits}:g{GROUP_SIZE}") for grid in options.grids for bits in options.bits]
+        runs: list[tuple[str, Pass]] = [
+            *((scheme.text, partial(Streamed(scheme, shape, PREFILL_TOKENS, stream_bytes=0).run, threads)) for scheme in schemes),
+            *((name, run) for name, _, _, run in peers),
+        ]
         for name, run in runs:
             run()
             times, roofs, shares = [], [], []

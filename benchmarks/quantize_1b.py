@@ -31,7 +31,7 @@ CONFIG = {
 WORKER = """
 import json, sys
 from kbit.model import quantize_folder
-from kbit.model.memory import rss_bytes
+from kbit.core.memory import rss_bytes
 import transformers.models.llama.modeling_llama
 base = rss_bytes()
 result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], threads=int(sys.argv[4]), progress=True)

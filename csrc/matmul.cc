@@ -38,7 +38,7 @@ int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.cols
 
 }  // namespace
 
-void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int threads) {
+void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
   threads = worth(m, tokens, threads);
   const int64_t groups = ceil_div(m.cols, m.activation_group);
@@ -53,14 +53,14 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int 
   });
   const Activations activations{q, scale, sum, stride, groups};
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
-    kernels.fast(m, activations, tokens, y, begin, end, tile_scratch.get(scratch_bytes(m)));
+    kernels.fast(m, activations, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 
-void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int threads) {
+void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
   threads::parallel_for(m.tiles, worth(m, tokens, threads), [&](int64_t begin, int64_t end) {
-    kernels.exact(m, x, tokens, y, begin, end, tile_scratch.get(scratch_bytes(m)));
+    kernels.exact(m, x, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 

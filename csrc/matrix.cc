@@ -8,9 +8,9 @@
 namespace kbit {
 namespace {
 
-// Inputs that share one activation scale: the largest multiple of 16 up to 128 that divides the group.
+// Inputs that share one activation scale: the largest multiple of 16 up to 128 that divides the group; 128 where a row is one group.
 int64_t activation_group_of(int64_t group_size, int64_t cols) {
-  if (group_size >= cols) return 128;
+  if (group_size == cols) return 128;
   for (int64_t size = 128; size > 16; size -= 16) {
     if (group_size % size == 0) return size;
   }
@@ -85,8 +85,9 @@ void build_integer_codebook(Matrix& m) {
 
 Status build(Matrix& m, const float* levels, int n_levels) {
   if (m.rows < 1 || m.cols < 1 || m.bits < 1 || m.bits > 8 || n_levels < 1 || n_levels > (1 << m.bits)) return Status::invalid_argument;
-  if (m.group_size == -1 || m.group_size > m.cols) m.group_size = m.cols;
-  if (m.group_size < 1 || (m.group_size % 16 != 0 && m.group_size != m.cols)) return Status::invalid_argument;
+  if (m.group_size == -1) m.group_size = m.cols;
+  if (m.group_size < 1 || m.group_size > m.cols) return Status::invalid_argument;
+  if (m.group_size % 16 != 0 && m.group_size != m.cols) return Status::invalid_argument;
   m.tiles = ceil_div(m.rows, kTileRows);
   m.kblocks = ceil_div(m.cols, kBlockInputs);
   m.groups = ceil_div(m.cols, m.group_size);

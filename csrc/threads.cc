@@ -37,6 +37,17 @@ class Pool {
       for (int worker = 0; worker < workers; ++worker) task(context, worker, workers);
       return;
     }
+    spread(workers, task, context);
+  }
+
+  void run_together(int workers, Task task, void* context) {
+    if (workers <= 1) return task(context, 0, 1);
+    std::lock_guard<std::mutex> region(region_);
+    spread(workers, task, context);
+  }
+
+ private:
+  void spread(int workers, Task task, void* context) {
     grow(workers - 1);
     task_ = task;
     context_ = context;
@@ -51,7 +62,6 @@ class Pool {
     while (pending_.load(std::memory_order_acquire) != 0) relax();
   }
 
- private:
   void grow(int members) {
     while (static_cast<int>(members_.size()) < members) {
       const int index = static_cast<int>(members_.size()) + 1;
@@ -115,6 +125,21 @@ int detected_count() {
 }
 
 }  // namespace
+
+void Barrier::wait() {
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == workers_) {
+    waiting_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
+    if (spin < kSpins / 8) relax();
+    else sched_yield();
+  }
+}
+
+void run_together(int workers, Task task, void* context) { pool()->run_together(std::clamp(workers, 1, kMaxThreads), task, context); }
 
 void run(int workers, Task task, void* context) { pool()->run(std::clamp(workers, 1, kMaxThreads), task, context); }
 

@@ -28,19 +28,6 @@ def test_import_needs_neither_torch_nor_transformers() -> None:
     assert run(code) == "set()"
 
 
-def test_missing_torch_is_named() -> None:
-    code = """
-import sys
-sys.modules["torch"] = None
-import kbit
-try:
-    kbit.load("somewhere")
-except kbit.core.errors.MissingExtraError as error:
-    print(error)
-"""
-    assert run(code) == "torch is needed here and is not installed: pip install 'kbit[torch]'"
-
-
 def test_encode_swaps_layers_in_place() -> None:
     code = """
 import kbit, torch

@@ -172,21 +172,6 @@ inline __attribute__((always_inline)) void decode_half(const uint8_t* const* blo
   }
 }
 
-// Calls body.template operator()<K>() for the matrix's bits.
-template <class Body>
-inline void for_bits(int bits, Body&& body) {
-  switch (bits) {
-    case 1: return body.template operator()<1>();
-    case 2: return body.template operator()<2>();
-    case 3: return body.template operator()<3>();
-    case 4: return body.template operator()<4>();
-    case 5: return body.template operator()<5>();
-    case 6: return body.template operator()<6>();
-    case 7: return body.template operator()<7>();
-    default: return body.template operator()<8>();
-  }
-}
-
 // Pointers of a tile's planes, advanced k-block by k-block. Planes are asked for two kilobytes ahead: the arithmetic of a block
 // fills the reorder buffer, so that loads alone would not run far enough ahead of it.
 constexpr int64_t kAhead = 2048;

@@ -3,6 +3,7 @@
 
 #include "avx2.h"
 #include "decode.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx2 {
@@ -35,7 +36,7 @@ struct Levels {
 };
 
 template <int K, int Tokens>
-void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const Levels<K> levels(m);
   __m256 total[Tokens][2];
   for (int t = 0; t < Tokens; ++t) total[t][0] = total[t][1] = _mm256_setzero_ps();
@@ -58,11 +59,12 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
       for (int t = 0; t < Tokens; ++t) total[t][half] = _mm256_add_ps(total[t][half], _mm256_mul_ps(scale, dot[t]));
     }
   }
-  for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * m.rows, total[t][0], total[t][1]);
+  for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * y_stride, total[t][0], total[t][1]);
 }
 
 template <int K>
-void tiles(const Matrix& m, const Tables& tables, const float* x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* strip) {
+void tiles(const Matrix& m, const Tables& tables, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
+           uint8_t* strip) {
   for (int64_t tile = begin; tile < end; ++tile) {
     Cursor<K> cursor(m, tile);
     for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
@@ -71,19 +73,19 @@ void tiles(const Matrix& m, const Tables& tables, const float* x, int64_t tokens
       cursor.template emit<Output::codes>(1, tables, high);
     }
     int64_t token = 0;
-    for (; token + 4 <= tokens; token += 4) multiply_tile<K, 4>(m, x, strip, tile, token, y);
-    for (; token < tokens; ++token) multiply_tile<K, 1>(m, x, strip, tile, token, y);
+    for (; token + 4 <= tokens; token += 4) multiply_tile<K, 4>(m, x, strip, tile, token, y, y_stride);
+    for (; token < tokens; ++token) multiply_tile<K, 1>(m, x, strip, tile, token, y, y_stride);
   }
 }
 
 }  // namespace
 
-void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(code);
   Tables tables;
   fill_tables(tables, m.bits, value);
-  for_bits(m.bits, [&]<int K>() { tiles<K>(m, tables, x, tokens, y, begin, end, scratch); });
+  for_bits(m.bits, [&]<int K>() { tiles<K>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx2

@@ -5,8 +5,9 @@
 // |w| takes the unsigned place and the activation carries the sign of w.
 #include <cstring>
 
-#include "decode.h"
 #include "avx2.h"
+#include "decode.h"
+#include "for_bits.h"
 #include "kernels.h"
 #include "scales.h"
 
@@ -86,16 +87,16 @@ class ScaleGroup {
   int64_t each_, inside_ = 0, group_ = 0;
 };
 
-// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. A rest of 0 adds nothing that rounds.
-inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group, int half) {
-  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale));
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle.
+inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group,
+                                                       int half) {
+  __m256 rest = _mm256_broadcast_ss(&term.rest);
   if (m.zero_point != nullptr) {
     const __m256 offset = _mm256_sub_ps(_mm256_set1_ps(m.integer.base), load_zeros(m, tile, group, half));
-    value = _mm256_add_ps(value, _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum)));
-  } else if (m.integer.base != 0.0f) {
-    value = _mm256_add_ps(value, _mm256_broadcast_ss(&term.rest));
+    rest = _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum));
   }
-  return _mm256_add_ps(total, _mm256_mul_ps(load_scales(m, tile, group, half), value));
+  const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale), rest);
+  return _mm256_fmadd_ps(load_scales(m, tile, group, half), value, total);
 }
 
 // ---------------------------------------------------------------- one token
@@ -209,7 +210,8 @@ inline __attribute__((always_inline)) void block_dot(const uint8_t* strip, const
 }
 
 template <int Tokens, int Depth>
-void multiply_tile(const Matrix& m, const Activations& x, const Term* terms, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tile(const Matrix& m, const Activations& x, const Term* terms, const uint8_t* strip, int64_t tile, int64_t token, float* y,
+                   int64_t y_stride) {
   const int8_t* q[Tokens];
   __m256 total[Tokens][2];
   for (int t = 0; t < Tokens; ++t) {
@@ -229,17 +231,17 @@ void multiply_tile(const Matrix& m, const Activations& x, const Term* terms, con
       }
     }
   }
-  for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * m.rows, total[t][0], total[t][1]);
+  for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * y_stride, total[t][0], total[t][1]);
 }
 
 template <int Depth>
 void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, Term* terms, const uint8_t* strip, int64_t begin, int64_t end,
-                    float* y) {
+                    float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   const auto tiles = [&]<int Tokens>(int64_t token) {
     for (int t = 0; t < Tokens; ++t) fill_terms<Depth>(m, x, token + t, terms + t * x.groups);
     for (int64_t tile = begin; tile < end; ++tile) {
-      multiply_tile<Tokens, Depth>(m, x, terms, strip + (tile - begin) * tile_bytes, tile, token, y);
+      multiply_tile<Tokens, Depth>(m, x, terms, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
     }
   };
   int64_t token = 0;
@@ -274,7 +276,8 @@ template <int K>
 constexpr int identity_depth() { return K <= 4 ? 8 : K == 5 ? 4 : K == 6 ? 2 : K == 7 ? 1 : 0; }
 
 template <int K, Output Out, int Depth>
-void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
+         uint8_t* scratch) {
   auto* terms = reinterpret_cast<Term*>(scratch);
   if (tokens == 1) return vector_tiles<K, Out, Depth>(m, tables, x, terms, y, begin, end);
   uint8_t* strip = scratch + term_bytes(m);
@@ -282,13 +285,13 @@ void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t to
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, strip + (t - tile) * tile_bytes);
-    multiply_strip<Depth>(m, x, tokens, terms, strip, tile, stop, y);
+    multiply_strip<Depth>(m, x, tokens, terms, strip, tile, stop, y, y_stride);
   }
 }
 
 }  // namespace
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ (m.integer.depth == 0 ? 0x80 : 0));
   Tables tables;
@@ -296,13 +299,13 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
   for_bits(m.bits, [&]<int K>() {
     if constexpr (kPlainCodes<K>) {
       if (m.integer.identity && m.integer.depth == identity_depth<K>()) {
-        return run<K, Output::codes, identity_depth<K>()>(m, tables, x, tokens, y, begin, end, scratch);
+        return run<K, Output::codes, identity_depth<K>()>(m, tables, x, tokens, y, y_stride, begin, end, scratch);
       }
     }
     if constexpr (K == 8) {
-      if (m.integer.identity) return run<K, Output::shifted, 0>(m, tables, x, tokens, y, begin, end, scratch);
+      if (m.integer.identity) return run<K, Output::shifted, 0>(m, tables, x, tokens, y, y_stride, begin, end, scratch);
     }
-    for_depth(m.integer.depth, [&]<int Depth>() { run<K, Output::levels, Depth>(m, tables, x, tokens, y, begin, end, scratch); });
+    for_depth(m.integer.depth, [&]<int Depth>() { run<K, Output::levels, Depth>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
   });
 }
 

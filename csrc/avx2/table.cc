@@ -35,6 +35,6 @@ int64_t dot_products(int64_t rounds) {
 
 }  // namespace avx2
 
-const Kernels avx2_kernels{"avx2", avx2::quantize, avx2::fast, avx2::exact, avx2::read, avx2::dot_products};
+const Kernels avx2_kernels{"avx2", avx2::quantize, avx2::fast, avx2::exact, avx2::read, avx2::dot_products, &avx2_vector_ops};
 
 }  // namespace kbit

@@ -185,21 +185,6 @@ inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, 
   }
 }
 
-// Calls body.template operator()<K>() for the matrix's bits.
-template <class Body>
-inline void for_bits(int bits, Body&& body) {
-  switch (bits) {
-    case 1: return body.template operator()<1>();
-    case 2: return body.template operator()<2>();
-    case 3: return body.template operator()<3>();
-    case 4: return body.template operator()<4>();
-    case 5: return body.template operator()<5>();
-    case 6: return body.template operator()<6>();
-    case 7: return body.template operator()<7>();
-    default: return body.template operator()<8>();
-  }
-}
-
 constexpr int kPlaneAhead = 2560;  // bytes of each plane asked for ahead of their use: measured best of 256 … 8192 on a Granite Rapids
 
 template <int Width>

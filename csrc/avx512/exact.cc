@@ -1,6 +1,7 @@
 // Exact mode: fp32 levels, one product and one addition an input, sixteen rows in the lanes of a register.
 #include "avx512.h"
 #include "decode.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx512 {
@@ -24,7 +25,7 @@ struct Levels {
 
 // Tokens · Count independent sums, each over ascending inputs.
 template <int K, int Tokens, int Count>
-void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   const Levels<K> levels(m);
   __m512 total[Tokens][Count];
@@ -70,39 +71,39 @@ void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 4
-    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * m.rows, total[t][c]);
+    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * y_stride, total[t][c]);
   }
 }
 
 template <int K>
-void multiply_strip(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+void multiply_strip(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   int64_t token = 0;
   for (; token + 8 <= tokens; token += 8) {
-    for (int64_t tile = begin; tile < end; ++tile) multiply_tiles<K, 8, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+    for (int64_t tile = begin; tile < end; ++tile) multiply_tiles<K, 8, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
   }
   for (; token < tokens; ++token) {
     int64_t tile = begin;
-    for (; tile + 4 <= end; tile += 4) multiply_tiles<K, 1, 4>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
-    for (; tile < end; ++tile) multiply_tiles<K, 1, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+    for (; tile + 4 <= end; tile += 4) multiply_tiles<K, 1, 4>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+    for (; tile < end; ++tile) multiply_tiles<K, 1, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
   }
 }
 
 template <int K>
-void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   const Tables<K> tables(kOrder<8, 0>.code);  // every code stays itself
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Output::codes>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    multiply_strip<K>(m, x, tokens, scratch, tile, stop, y);
+    multiply_strip<K>(m, x, tokens, scratch, tile, stop, y, y_stride);
   }
 }
 
 }  // namespace
 
-void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
-  for_bits(m.bits, [&]<int K>() { tiles<K>(m, x, tokens, y, begin, end, scratch); });
+void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
+  for_bits(m.bits, [&]<int K>() { tiles<K>(m, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx512

@@ -7,6 +7,7 @@
 #include "avx512.h"
 #include "decode.h"
 #include "dot.h"
+#include "for_bits.h"
 #include "scales.h"
 
 namespace kbit::avx512 {
@@ -65,14 +66,14 @@ struct Factors {
   inline __attribute__((always_inline)) Sums start_of(int64_t i) const { return reinterpret_cast<Sums>(_mm512_set1_epi32(start[i])); }
 };
 
-// scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle. `dot` began at its start.
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle. `dot` began at its start.
 template <bool Zero>
-inline __attribute__((always_inline)) __m512 finish(Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
-  const __m512 main = _mm512_mul_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]));
+inline __attribute__((always_inline)) __m512 finish(__m512 total, Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
   __m512 rest;
   if constexpr (Zero) rest = _mm512_mul_ps(base_less_zero, _mm512_set1_ps(f.activation_sum[i]));
   else rest = _mm512_set1_ps(f.rest[i]);
-  return _mm512_mul_ps(scale, _mm512_add_ps(main, rest));
+  const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]), rest);
+  return _mm512_fmadd_ps(scale, value, total);
 }
 
 template <bool Zero>
@@ -105,12 +106,12 @@ inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t g
 
 // ---------------------------------------------------------------- one token
 
-inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, Sums dot, const Factors& f, int64_t i, int64_t tile,
+inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, __m512 total, Sums dot, const Factors& f, int64_t i, int64_t tile,
                                                           int64_t group) {
   prefetch_scales(m, tile, group);
   const __m512 scale = load_scales(m, tile, group);
-  if (m.zero_point == nullptr) return finish<false>(dot, f, i, scale, base_less_zero<false>(m, tile, group));
-  return finish<true>(dot, f, i, scale, base_less_zero<true>(m, tile, group));
+  if (m.zero_point == nullptr) return finish<false>(total, dot, f, i, scale, base_less_zero<false>(m, tile, group));
+  return finish<true>(total, dot, f, i, scale, base_less_zero<true>(m, tile, group));
 }
 
 template <int K, Output Out>
@@ -137,7 +138,7 @@ void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x,
       left -= count;
       q = dot.x;
       const Sums sum = dot.half(0) + dot.half(1);
-      total = _mm512_add_ps(total, finish_group(m, sum, factors, a - chunk, tile, groups.current()));
+      total = finish_group(m, total, sum, factors, a - chunk, tile, groups.current());
     }
   }
   store_rows(m, tile, y, total);
@@ -165,7 +166,7 @@ void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activati
       }
       sum += dot.half(half);
       if (--left != 0) continue;
-      total = _mm512_add_ps(total, finish_group(m, sum, factors, a % kChunk, tile, groups.current()));
+      total = finish_group(m, total, sum, factors, a % kChunk, tile, groups.current());
       groups.next();
     }
   }
@@ -207,7 +208,7 @@ struct Block {
 };
 
 template <int Tokens, int Count, bool Zero>
-void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   Block<Tokens, Count> block;
   __m512 total[Tokens][Count];
@@ -239,68 +240,68 @@ void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip,
       const __m512 scale = load_scales(m, tile + c, groups.current());
       const __m512 base = base_less_zero<Zero>(m, tile + c, groups.current());
 #pragma GCC unroll 8
-      for (int t = 0; t < Tokens; ++t) total[t][c] = _mm512_add_ps(total[t][c], finish<Zero>(block.sum[t][c], factors[t], i, scale, base));
+      for (int t = 0; t < Tokens; ++t) total[t][c] = finish<Zero>(total[t][c], block.sum[t][c], factors[t], i, scale, base);
     }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 2
-    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * m.rows, total[t][c]);
+    for (int c = 0; c < Count; ++c) store_rows(m, tile + c, y + (token + t) * y_stride, total[t][c]);
   }
 }
 
 template <int Tokens, bool Zero>
-void multiply_tokens(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t begin, int64_t end, int64_t token, float* y) {
+void multiply_tokens(const Matrix& m, const Activations& x, const uint8_t* strip, int64_t begin, int64_t end, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   int64_t tile = begin;
-  for (; tile + 2 <= end; tile += 2) multiply_tiles<Tokens, 2, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
-  if (tile < end) multiply_tiles<Tokens, 1, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y);
+  for (; tile + 2 <= end; tile += 2) multiply_tiles<Tokens, 2, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+  if (tile < end) multiply_tiles<Tokens, 1, Zero>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
 }
 
 template <bool Zero>
-void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y) {
+void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
   int64_t token = 0;
-  for (; token + 8 <= tokens; token += 8) multiply_tokens<8, Zero>(m, x, strip, begin, end, token, y);
+  for (; token + 8 <= tokens; token += 8) multiply_tokens<8, Zero>(m, x, strip, begin, end, token, y, y_stride);
   switch (tokens - token) {
-    case 1: return multiply_tokens<1, Zero>(m, x, strip, begin, end, token, y);
-    case 2: return multiply_tokens<2, Zero>(m, x, strip, begin, end, token, y);
-    case 3: return multiply_tokens<3, Zero>(m, x, strip, begin, end, token, y);
-    case 4: return multiply_tokens<4, Zero>(m, x, strip, begin, end, token, y);
-    case 5: return multiply_tokens<5, Zero>(m, x, strip, begin, end, token, y);
-    case 6: return multiply_tokens<6, Zero>(m, x, strip, begin, end, token, y);
-    case 7: return multiply_tokens<7, Zero>(m, x, strip, begin, end, token, y);
+    case 1: return multiply_tokens<1, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 2: return multiply_tokens<2, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 3: return multiply_tokens<3, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 4: return multiply_tokens<4, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 5: return multiply_tokens<5, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 6: return multiply_tokens<6, Zero>(m, x, strip, begin, end, token, y, y_stride);
+    case 7: return multiply_tokens<7, Zero>(m, x, strip, begin, end, token, y, y_stride);
     default: return;
   }
 }
 
 template <int K, Output Out>
-void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end,
+void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
                   uint8_t* scratch) {
   const Tables<K> tables(value);
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y);
-    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y);
+    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y, y_stride);
+    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y, y_stride);
   }
 }
 
 template <int K, Output Out>
-void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (tokens == 1) return vector_tiles<K, Out>(m, m.integer.q, x, y, begin, end);
-  matrix_tiles<K, Out>(m, m.integer.q, x, tokens, y, begin, end, scratch);
+  matrix_tiles<K, Out>(m, m.integer.q, x, tokens, y, y_stride, begin, end, scratch);
 }
 
 }  // namespace
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   for_bits(m.bits, [&]<int K>() {
     // Below k = 8 a lookup costs no more than the mask that a plain code would need.
     if constexpr (K == 8) {
-      if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, begin, end, scratch);
+      if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, y_stride, begin, end, scratch);
     }
-    run<K, Output::looked_up>(m, x, tokens, y, begin, end, scratch);
+    run<K, Output::looked_up>(m, x, tokens, y, y_stride, begin, end, scratch);
   });
 }
 

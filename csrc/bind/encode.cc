@@ -1,4 +1,6 @@
 // Weights → packed planes and stored scales. kbit.native.encoding checks sizes before it comes here; an empty array is "none".
+#include <stdexcept>
+
 #include "bind.h"
 #include "kbit/encode.h"
 
@@ -16,7 +18,10 @@ auto pointer_or_null(const Array& array) {
 }
 
 // First bad index, or -1.
-int64_t reported(Status status, int64_t first_bad) { return status == Status::ok ? -1 : first_bad; }
+int64_t reported(Status status, int64_t first_bad) {
+  if (status == Status::invalid_argument) throw std::invalid_argument("encode: bad sizes");
+  return status == Status::ok ? -1 : first_bad;
+}
 
 }  // namespace
 

@@ -7,4 +7,5 @@ NB_MODULE(_kbit, m) {
   kbit::bind_packing(m);
   kbit::bind_encode(m);
   kbit::bind_matrix(m);
+  kbit::bind_engine(m);
 }

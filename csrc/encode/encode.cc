@@ -30,9 +30,13 @@ struct Geometry {
   int64_t kblocks = ceil_div(cols, kBlockInputs);
   int64_t groups = ceil_div(cols, group_size);
   int64_t width(int64_t group) const { return std::min(group_size, cols - group * group_size); }
-  size_t longest() const { return static_cast<size_t>(padded(std::min(group_size, cols))); }
+  size_t longest() const { return static_cast<size_t>(padded(group_size)); }
   int64_t tile_rows(int64_t tile) const { return std::min<int64_t>(kTileRows, rows - tile * kTileRows); }
 };
+
+bool valid(const Weights& weights, int64_t group_size) {
+  return weights.rows >= 1 && weights.cols >= 1 && group_size >= 1 && group_size <= weights.cols;
+}
 
 struct Range {
   float low, high;  // 0 included
@@ -184,6 +188,7 @@ Status over_tiles(int64_t tiles, int threads, int64_t* first_bad, Body&& body) {
 }  // namespace
 
 Status scan(const Weights& weights, int64_t group_size, bool zero_points, int threads, double* result, int64_t* first_bad) {
+  if (!valid(weights, group_size)) return Status::invalid_argument;
   const Geometry shape{weights.rows, weights.cols, group_size};
   *result = 0.0;
   return over_tiles(shape.tiles, threads, first_bad, [&](int64_t begin, int64_t end, std::mutex& mutex) {
@@ -203,6 +208,7 @@ Status scan(const Weights& weights, int64_t group_size, bool zero_points, int th
 }
 
 Status encode(const EncodeTask& task, int threads, int64_t* first_bad) {
+  if (!valid(task.weights, task.group_size)) return Status::invalid_argument;
   const Geometry shape{task.weights.rows, task.weights.cols, task.group_size};
   const Grid grid(task.levels, task.n_levels);
   return over_tiles(shape.tiles, threads, first_bad, [&](int64_t begin, int64_t end, std::mutex&) {

@@ -182,20 +182,5 @@ void decode_tile(const Matrix& m, const TableBytes& bytes, int64_t tile, uint8_t
   }
 }
 
-// Calls body.template operator()<K>() for the matrix's bits.
-template <class Body>
-void for_bits(int bits, Body&& body) {
-  switch (bits) {
-    case 1: return body.template operator()<1>();
-    case 2: return body.template operator()<2>();
-    case 3: return body.template operator()<3>();
-    case 4: return body.template operator()<4>();
-    case 5: return body.template operator()<5>();
-    case 6: return body.template operator()<6>();
-    case 7: return body.template operator()<7>();
-    default: return body.template operator()<8>();
-  }
-}
-
 }  // namespace
 }  // namespace kbit::neon

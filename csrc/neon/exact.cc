@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "decode.h"
+#include "for_bits.h"
 #include "neon.h"
 #include "scales.h"
 
@@ -68,7 +69,7 @@ __attribute__((noinline)) void group_dots(const Matrix& m, const uint8_t* strip,
 }
 
 template <bool InRegisters, int Tokens>
-void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   constexpr int quarters = 2;  // at a time: enough independent sums to hide an addition's latency, and no register spilled
   Rows total[Tokens], dots[Tokens];
   unroll<Tokens>([&]<int T>() KBIT_INLINE { total[T] = Rows::all(0.0f); });
@@ -85,25 +86,25 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
       total[t].quarter[q] = vaddq_f32(total[t].quarter[q], vmulq_f32(scale.quarter[q], dots[t].quarter[q]));
     });
   }
-  unroll<Tokens>([&]<int T>() KBIT_INLINE { store_rows(m, tile, y + (token + T) * m.rows, total[T]); });
+  unroll<Tokens>([&]<int T>() KBIT_INLINE { store_rows(m, tile, y + (token + T) * y_stride, total[T]); });
 }
 
 template <bool InRegisters>
-void multiply(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t tile, float* y) {
+void multiply(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t tile, float* y, int64_t y_stride) {
   int64_t token = 0;
-  for (; token + 4 <= tokens; token += 4) multiply_tile<InRegisters, 4>(m, x, strip, tile, token, y);
-  for (; token < tokens; ++token) multiply_tile<InRegisters, 1>(m, x, strip, tile, token, y);
+  for (; token + 4 <= tokens; token += 4) multiply_tile<InRegisters, 4>(m, x, strip, tile, token, y, y_stride);
+  for (; token < tokens; ++token) multiply_tile<InRegisters, 1>(m, x, strip, tile, token, y, y_stride);
 }
 
 }  // namespace
 
-void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* strip) {
+void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* strip) {
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(code);
   const TableBytes bytes(m.bits, value);
   for (int64_t tile = begin; tile < end; ++tile) {
     for_bits(m.bits, [&]<int K>() { decode_tile<K, K <= 3 ? Output::levels : Output::codes>(m, bytes, tile, strip); });
-    m.bits <= 4 ? multiply<true>(m, x, tokens, strip, tile, y) : multiply<false>(m, x, tokens, strip, tile, y);
+    m.bits <= 4 ? multiply<true>(m, x, tokens, strip, tile, y, y_stride) : multiply<false>(m, x, tokens, strip, tile, y, y_stride);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "decode.h"
+#include "for_bits.h"
 #include "neon.h"
 #include "scales.h"
 
@@ -29,11 +30,11 @@ struct Factors {
       : correction((m.integer.centre - bias) * sum), step_scale(m.integer.step * scale), activation_sum(scale * static_cast<float>(sum)) {}
 };
 
-// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), in the order of the oracle.
+// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle.
 KBIT_INLINE inline float32x4_t finish(float32x4_t total, int32x4_t sum, const Factors& f, float32x4_t scale, float32x4_t shifted_base) {
   const float32x4_t dot = vcvtq_f32_s32(vsubq_s32(sum, vdupq_n_s32(f.correction)));
   const float32x4_t rest = vmulq_n_f32(shifted_base, f.activation_sum);
-  return vaddq_f32(total, vmulq_f32(scale, vaddq_f32(vmulq_n_f32(dot, f.step_scale), rest)));
+  return vfmaq_f32(total, scale, vfmaq_n_f32(rest, dot, f.step_scale));
 }
 
 // What a group's weights contribute: scales and base − zero point of its rows.
@@ -142,7 +143,7 @@ KBIT_INLINE inline void block_dot(const uint8_t* strip, const int8_t* const* q, 
 }
 
 template <int Tokens>
-void multiply_tile(const Matrix& m, const Activations& x, int32_t bias, const uint8_t* strip, int64_t tile, int64_t token, float* y) {
+void multiply_tile(const Matrix& m, const Activations& x, int32_t bias, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const int8_t* q[Tokens];
   Rows total[Tokens];
   unroll<Tokens>([&]<int T>() KBIT_INLINE {
@@ -164,14 +165,14 @@ void multiply_tile(const Matrix& m, const Activations& x, int32_t bias, const ui
       });
     });
   }
-  unroll<Tokens>([&]<int T>() KBIT_INLINE { store_rows(m, tile, y + (token + T) * m.rows, total[T]); });
+  unroll<Tokens>([&]<int T>() KBIT_INLINE { store_rows(m, tile, y + (token + T) * y_stride, total[T]); });
 }
 
 void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, int32_t bias, const uint8_t* strip, int64_t begin, int64_t end,
-                    float* y) {
+                    float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   const auto tiles = [&]<int Tokens>(int64_t token) {
-    for (int64_t tile = begin; tile < end; ++tile) multiply_tile<Tokens>(m, x, bias, strip + (tile - begin) * tile_bytes, tile, token, y);
+    for (int64_t tile = begin; tile < end; ++tile) multiply_tile<Tokens>(m, x, bias, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
   };
   int64_t token = 0;
   for (; token + 4 <= tokens; token += 4) tiles.template operator()<4>(token);
@@ -184,28 +185,29 @@ void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, int32
 }
 
 template <int K, Output Out>
-void run(const Matrix& m, const TableBytes& bytes, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void run(const Matrix& m, const TableBytes& bytes, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
+         uint8_t* scratch) {
   if (tokens == 1) return vector_tiles<K, Out>(m, bytes, x, y, begin, end);
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, bytes, t, scratch + (t - tile) * tile_bytes);
-    multiply_strip(m, x, tokens, kBias<Out>, scratch, tile, stop, y);
+    multiply_strip(m, x, tokens, kBias<Out>, scratch, tile, stop, y, y_stride);
   }
 }
 
 }  // namespace
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t begin, int64_t end, uint8_t* scratch) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ 0x80);
   const TableBytes bytes(m.bits, value);
   for_bits(m.bits, [&]<int K>() {
     if constexpr (K >= 4) {  // below, the lookup is also what separates the codes
       constexpr Output plain = K == 8 ? Output::shifted : Output::codes;
-      if (m.integer.identity) return run<K, plain>(m, bytes, x, tokens, y, begin, end, scratch);
+      if (m.integer.identity) return run<K, plain>(m, bytes, x, tokens, y, y_stride, begin, end, scratch);
     }
-    run<K, Output::levels>(m, bytes, x, tokens, y, begin, end, scratch);
+    run<K, Output::levels>(m, bytes, x, tokens, y, y_stride, begin, end, scratch);
   });
 }
 

@@ -36,6 +36,6 @@ int64_t dot_products(int64_t rounds) {
 
 }  // namespace neon
 
-const Kernels neon_kernels{"neon", neon::quantize, neon::fast, neon::exact, neon::read, neon::dot_products};
+const Kernels neon_kernels{"neon", neon::quantize, neon::fast, neon::exact, neon::read, neon::dot_products, &neon_vector_ops};
 
 }  // namespace kbit

@@ -40,7 +40,7 @@ void quantize(const Matrix& matrix, const float* x, int8_t* q, float* scale, int
   std::memset(q + matrix.cols, 0, static_cast<size_t>(matrix.kblocks * kBlockInputs - matrix.cols));
 }
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
   const IntCodebook& book = m.integer;
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
@@ -59,17 +59,16 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
           const float activation_scale = x.scale[t * x.groups + a];
           const float activation_sum = activation_scale * static_cast<float>(x.sum[t * x.groups + a]);
           const float zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
-          const float main = static_cast<float>(dot) * (book.step * activation_scale);
           const float rest = (book.base - zero) * activation_sum;
-          total += scale_at(m, tile, group, row) * (main + rest);
+          total = std::fma(scale_at(m, tile, group, row), std::fma(static_cast<float>(dot), book.step * activation_scale, rest), total);
         }
-        y[t * m.rows + tile * kTileRows + row] = total;
+        y[t * y_stride + tile * kTileRows + row] = total;
       }
     }
   }
 }
 
-void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
       for (int64_t t = 0; t < tokens; ++t) {
@@ -87,7 +86,7 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t ti
           }
           total += scale_at(m, tile, group, row) * dot;
         }
-        y[t * m.rows + tile * kTileRows + row] = total;
+        y[t * y_stride + tile * kTileRows + row] = total;
       }
     }
   }
@@ -116,6 +115,6 @@ int64_t dot_products(int64_t rounds) {
 
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products};
+const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products, &scalar_vector_ops};
 
 }  // namespace kbit

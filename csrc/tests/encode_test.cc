@@ -1,5 +1,6 @@
 // The native encoder against encode_reference.h, byte for byte: all bits, weight types, scale kinds, searches, zero points, importance,
 // odd shapes and thread counts. Runs on every machine that kbit is built for, where the Python tests compare with numpy on one.
+#include <array>
 #include <cstring>
 #include <random>
 #include <string>
@@ -209,9 +210,26 @@ void test_not_finite(Given given) {
   expect(native(given, 2, ignored, first_bad) == kbit::Status::not_finite && first_bad == first, "encode: first NaN");
 }
 
+// Sizes that no matrix has, and a group that outreaches the row: refused before anything is read or written.
+void test_bad_sizes() {
+  const float weights[32] = {};
+  double spread;
+  int64_t first_bad;
+  for (const auto& [rows, cols, group_size] : {std::array<int64_t, 3>{2, 16, 17}, {2, 16, 32}, {2, 16, 0}, {2, 16, -1}, {0, 16, 16}, {2, 0, 16}}) {
+    const kbit::Weights view{weights, WeightType::fp32, rows, cols};
+    kbit::EncodeTask task{};
+    task.weights = view;
+    task.group_size = group_size;
+    const std::string name = " accepted " + std::to_string(rows) + " x " + std::to_string(cols) + " in groups of " + std::to_string(group_size);
+    expect(kbit::scan(view, group_size, false, 1, &spread, &first_bad) == kbit::Status::invalid_argument, "scan" + name);
+    expect(kbit::encode(task, 1, &first_bad) == kbit::Status::invalid_argument, "encode" + name);
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_bad_sizes();
   for (int bits = 1; bits <= 8; ++bits)
     for (int round = 0; round < 40; ++round) {
       const Given given = make_given(bits);

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kbit import native
-from kbit.cli.doctor import hints, huge_pages
+from kbit.cli.doctor import hints
 from kbit.cli.reference import KEYS
+from kbit.native.memory import huge_pages
 
 
 def test_says_what_is_there(kbit: Callable) -> None:

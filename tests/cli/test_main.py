@@ -1,4 +1,4 @@
-"""The command as a process: start-up without torch, exit codes, interrupts, a reader that leaves."""
+"""The command as a process: start-up, exit codes, interrupts, a reader that leaves. Without torch: tests/test_torch_free.py."""
 
 import os
 import signal
@@ -7,54 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-#: what a process does where torch and transformers are not installed
-WITHOUT_TORCH = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "accelerate", "matplotlib", "scipy"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocked())
-"""
-
 
 def _run(*arguments: object, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
     code = f"{before}\nimport sys\nsys.argv[0] = 'kbit'\nfrom kbit.cli.main import main\nmain()"
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize("verb", ["--help", "--version", "doctor", "show", "verify"])
-def test_works_without_torch(verb: str, packed_model: Path) -> None:
-    arguments = [verb, packed_model] if verb in ("show", "verify") else [verb]
-    found = _run(*arguments, before=WITHOUT_TORCH)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout
-
-
-@pytest.mark.parametrize("verb", ["run", "bench", "eval", "quantize", "decode", "demo"])
-def test_names_the_extra_that_is_missing(verb: str, packed_model: Path, tmp_path: Path) -> None:
-    arguments = {
-        "run": [packed_model, "Once"],
-        "bench": [packed_model],
-        "eval": [packed_model],
-        "quantize": [packed_model, "--scheme", "nf4", "-o", tmp_path / "out"],
-        "decode": [packed_model, "-o", tmp_path / "out"],
-        "demo": ["-o", tmp_path / "out"],
-    }
-    found = _run(verb, *arguments[verb], before=WITHOUT_TORCH)
-    assert found.returncode == 1
-    assert found.stdout == ""
-    assert found.stderr == "kbit: torch is needed here and is not installed: pip install 'kbit[torch]'\n"
-
-
-def test_import_needs_no_torch() -> None:
-    code = WITHOUT_TORCH + "\nimport kbit\nprint(kbit.Scheme.parse('nf4'))\ntry: kbit.load\nexcept ImportError as error: print(error)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.stdout.splitlines() == ["nf4:g64", "torch is needed here and is not installed: pip install 'kbit[torch]'"]
 
 
 def test_start_up_imports_nothing_heavy() -> None:

@@ -105,6 +105,15 @@ def test_details_left_out_are_filled_in():
     assert set(DEFAULT_EXPONENT_BITS) == set(GRIDS["float"])
 
 
+def test_a_group_longer_than_the_row_is_one_scale_a_row():
+    scheme = Scheme.parse("int3:g128:asym:mse")
+    assert scheme.for_row(128) is scheme
+    assert scheme.for_row(127).text == scheme.for_row(1).text == "int3:g-1:asym:mse"
+    per_row, keep = Scheme.parse("nf4:g-1"), Scheme.parse("16")
+    assert per_row.for_row(1) is per_row
+    assert keep.for_row(1) is keep
+
+
 def test_sixteen_leaves_a_tensor_alone():
     assert KEEP.is_none
     assert KEEP.text == "16"

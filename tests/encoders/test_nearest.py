@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -269,6 +270,7 @@ def streamed(weights, scheme, sizes, order=1, importance=None):
     """Encode in pieces of the given numbers of tiles, as files would be written."""
     shape = weights.shape
     encoder = NearestEncoder(shape, scheme, name="w")
+    scheme = encoder.scheme
     pieces = []
     for matrix in range(shape[0] if weights.ndim == 3 else 1):
         begin = 0
@@ -303,6 +305,16 @@ def test_pieces_make_the_same_bytes(text, shape):
     expected = encode(weights, scheme, importance=importance)
     for sizes, order in (([1], 1), ([2, 1, 3], -1), ([9], 1)):
         assert_same(streamed(weights, scheme, sizes, order, importance), expected)
+
+
+def test_a_group_that_outreaches_the_row_is_recorded_as_one_scale_a_row():
+    for text in ("int4:g64:asym:mse", "kmeans3:g128:e4m3", "nf2:g1024:dq8"):
+        weights = random_weights(np.random.default_rng(7), (2, 20, 48))
+        value, per_row = encode(weights, Scheme.parse(text)), encode(weights, replace(Scheme.parse(text), group_size=-1))
+        assert value.scheme == per_row.scheme == NearestEncoder(weights.shape, Scheme.parse(text)).scheme
+        assert_same(value, per_row)
+    whole = encode(weights, Scheme.parse("nf4:g48"))
+    assert whole.scheme.text == "nf4:g48"  # a group of just the row stays what was asked for
 
 
 @pytest.mark.parametrize("text", STREAMED)

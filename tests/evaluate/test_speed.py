@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +10,9 @@ import torch
 from kbit import native
 from kbit.core.errors import ModelError, ShapeError
 from kbit.core.scheme import Scheme
-from kbit.evaluate.speed import bench, bench_folder, weight_bytes_per_token
+from kbit.evaluate.engine_runner import EngineRunner
+from kbit.evaluate.speed import bench, bench_folder, open_runner
+from kbit.evaluate.torch_runner import TorchRunner, weight_bytes_per_token
 from kbit.model import quantize_folder
 from kbit.nn.experts import KbitStack
 from kbit.nn.swap import swap
@@ -31,7 +35,7 @@ def cheap_roofs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_bench_has_the_keys_of_the_contract(tiny_llama: Build, cheap_roofs: list[int]) -> None:
     before, torch_before = native.threads(), torch.get_num_threads()
-    result = bench(tiny_llama(), prompt_tokens=8, decode_tokens=4, threads=2, repeats=2)
+    result = bench(TorchRunner(tiny_llama()), prompt_tokens=8, decode_tokens=4, threads=2, repeats=2)
     values = result.to_json()
     assert set(values) >= CONTRACT
     assert values["threads"] == 2
@@ -47,21 +51,21 @@ def test_bench_has_the_keys_of_the_contract(tiny_llama: Build, cheap_roofs: list
 def test_decode_steps_see_one_token_each(tiny_llama: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     model, lengths = tiny_llama(), []
     model.register_forward_pre_hook(lambda _, inputs, options: lengths.append(inputs[0].shape[1]), with_kwargs=True)
-    bench(model, prompt_tokens=8, decode_tokens=3, repeats=1)
+    bench(TorchRunner(model), prompt_tokens=8, decode_tokens=3, repeats=1)
     assert lengths == [8, 1, 1, 1] * 2
 
 
 def test_prompt_is_cut_to_the_positions(tiny_llama: Build) -> None:
     model = tiny_llama(positions=16)
-    assert bench(model, prompt_tokens=512, decode_tokens=4, repeats=1).prompt_tokens == 12
+    assert bench(TorchRunner(model), prompt_tokens=512, decode_tokens=4, repeats=1).prompt_tokens == 12
     with pytest.raises(ShapeError, match="16 positions, got 16"):
-        bench(model, decode_tokens=16)
+        bench(TorchRunner(model), decode_tokens=16)
 
 
 @pytest.mark.parametrize("option", ["prompt_tokens", "decode_tokens", "repeats"])
 def test_numbers_below_one_are_refused(tiny_llama: Build, option: str) -> None:
     with pytest.raises(ShapeError, match=option):
-        bench(tiny_llama(), **{option: 0})
+        bench(TorchRunner(tiny_llama()), **{option: 0})
 
 
 def test_models_without_a_cache_are_refused() -> None:
@@ -73,9 +77,9 @@ def test_models_without_a_cache_are_refused() -> None:
             return SimpleNamespace(logits=torch.zeros(*ids.shape, 10), past_key_values=None)
 
     with pytest.raises(ModelError, match="KV cache"):
-        bench(Cacheless(), prompt_tokens=2, decode_tokens=2)
+        bench(TorchRunner(Cacheless()), prompt_tokens=2, decode_tokens=2)
     with pytest.raises(ModelError, match="interface"):
-        bench(torch.nn.Linear(2, 2))
+        TorchRunner(torch.nn.Linear(2, 2))
 
 
 def test_weights_read_by_one_token(tiny_llama: Build) -> None:
@@ -109,3 +113,25 @@ def test_loading_is_timed(tiny_folder: Callable[..., Path], tmp_path: Path) -> N
     result = bench_folder(tmp_path / "packed", prompt_tokens=4, decode_tokens=2, repeats=1)
     assert result.load_seconds is not None
     assert result.load_seconds > 0
+    assert result.runner == "engine"
+
+
+def test_the_engine_runs_what_it_knows_and_transformers_the_rest(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder(), tmp_path / "model"))
+    runner = open_runner(folder)
+    assert isinstance(runner, EngineRunner)
+    result = bench(runner, prompt_tokens=8, decode_tokens=4, threads=1, repeats=1).to_json()
+    assert set(result) >= CONTRACT
+    assert result["threads"] == 1
+    other = json.loads((folder / "config.json").read_text()) | {
+        "rope_scaling": None,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0},
+    }
+    (folder / "config.json").write_text(json.dumps(other))
+    assert isinstance(open_runner(folder), TorchRunner)
+
+
+def test_engine_and_transformers_read_as_many_bytes(tiny_folder: Callable[..., Path]) -> None:
+    folder = tiny_folder()
+    # in memory transformers holds float32, as the file does here
+    assert EngineRunner.load(folder).weight_bytes_per_token == TorchRunner.load(folder).weight_bytes_per_token

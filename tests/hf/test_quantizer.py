@@ -78,6 +78,19 @@ def test_save_and_load_again_is_bit_exact(checkpoint: Make, tmp_path: Path, kind
     assert verify(folder).root == verify(tmp_path / "again").root
 
 
+@pytest.mark.parametrize("kind", ["llama-tied", "mixtral"])
+def test_a_group_that_outreaches_the_row_is_one_scale_a_row(checkpoint: Make, tmp_path: Path, kind: str) -> None:
+    source, config = checkpoint(kind), KbitConfig("nf4:g80", embedding="int8:g1024", mode="exact")
+    model = source.load(quantization_config=config)
+    texts = {module.scheme.text for module in packed_modules(model).values()}
+    assert texts == {"nf4:g80", "nf4:g-1", "int8:g-1"}
+    model.save_pretrained(tmp_path / "model")
+    quantize_folder(source.path, tmp_path / "folder", config.plan)
+    for folder in ("model", "folder"):
+        assert verify(tmp_path / folder).ok
+        assert_same_state(model, source.load(tmp_path / folder))
+
+
 @pytest.mark.parametrize("kind", ["llama-tied", "mixtral", "gpt2", "t5"])
 def test_a_saved_folder_is_a_sealed_model(checkpoint: Make, tmp_path: Path, kind: str) -> None:
     model = checkpoint(kind).load(quantization_config=PLANS["all of it"])

@@ -70,6 +70,17 @@ def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> 
         assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1"])
+def test_a_token_does_not_depend_on_its_batch(isa: str, text: str) -> None:
+    matrix = PreparedMatrix(make((83, 520), text))
+    x = np.random.default_rng(5).standard_normal((70, 520)).astype(np.float32)
+    for mode in ("fast", "exact"):
+        alone = np.concatenate([matrix.matmul(token[None], mode=mode) for token in x])
+        for tokens in (2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 70):
+            for threads in (1, 2):
+                np.testing.assert_array_equal(matrix.matmul(x[:tokens], mode=mode, threads=threads), alone[:tokens])
+
+
 @pytest.mark.parametrize("text", SCHEMES)
 def test_exact_mode_equals_the_decoded_matrix(text: str) -> None:
     quantized = make((40, 200), text)
@@ -164,6 +175,19 @@ def test_stacks_are_prepared_matrix_by_matrix() -> None:
         np.testing.assert_array_equal(matrix.matmul(x), alone.matmul(x))
     with pytest.raises(ShapeError, match="takes stacks"):
         PreparedMatrix(quantized)
+
+
+def test_a_group_that_outreaches_the_row_reaches_no_kernel() -> None:
+    quantized = make((20, 48), "nf4:g64")
+    assert quantized.scheme.text == "nf4:g-1"
+    with pytest.raises(ShapeError, match="group size of at most the 48 columns of a row, or -1, got 64"):
+        QuantizedTensor.from_parts(Scheme.parse("nf4:g64"), quantized.shape, quantized.parts())
+    parts = quantized.weight, quantized.scale.reshape(-1).view(np.uint8), np.empty(0, np.float32), np.empty(0, np.uint8), quantized.levels
+    for group_size in (64, 1 << 40, 0, -2, 40):
+        with pytest.raises(ValueError, match="bad shape or levels"):
+            native._kbit.PackedMatrix(20, 48, 4, group_size, 0, *parts)
+    for group_size in (-1, 48):  # two ways to say it, one matrix
+        assert native._kbit.PackedMatrix(20, 48, 4, group_size, 0, *parts).integer_codebook()["activation_group"] == 128
 
 
 def test_bad_calls_are_typed() -> None:

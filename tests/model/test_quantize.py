@@ -89,6 +89,24 @@ def test_skip_rules_and_ties(source: Path, tmp_path: Path) -> None:
         assert not any(name.startswith("lm_head") for name in stored.names())
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_group_that_outreaches_the_row_is_stored_as_one_scale_a_row(source: Path, tmp_path: Path, known: bool) -> None:
+    if not known:  # layers are then told by the names of their weights
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | {"model_type": "nobody's"}))
+    wide, narrow = quantize_folder(source, tmp_path / "a", "nf4:g80"), quantize_folder(source, tmp_path / "b", "nf4:g-1")
+    with open_model(tmp_path / "a") as stored, open_model(tmp_path / "b") as per_row:
+        schemes = {name.rpartition(".")[2]: module.scheme.text for name, module in stored.manifest.modules.items()}
+        assert stored.manifest.plan == Plan.of("nf4:g80")
+        name = "model.layers.0.mlp.up_proj.weight_scale"
+        assert stored.array(name).tolist() == per_row.array(name).tolist()
+    assert schemes.pop("down_proj") == "nf4:g80"  # 80 columns; the others have 64
+    assert set(schemes.values()) == {"nf4:g-1"}
+    words = "12 weights have rows shorter than their scheme's group and get one scale a row (g-1), first model.layers.0."
+    assert any(note.startswith(words) for note in wide.notes)
+    assert not any("shorter" in note for note in narrow.notes)
+
+
 def test_duplicate_of_a_tied_weight_is_stored_once(source: Path, tmp_path: Path) -> None:
     weights = load_file(source / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
@@ -284,7 +302,7 @@ MEMORY_DRIVER = """
 import sys
 import transformers.models.llama.modeling_llama
 from kbit.model import quantize_folder
-from kbit.model.memory import peak_rss_bytes, rss_bytes
+from kbit.core.memory import peak_rss_bytes, rss_bytes
 before = rss_bytes()
 result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
 print(before, peak_rss_bytes(), result.estimate_bytes, result.source_bytes)

@@ -73,6 +73,8 @@ def test_wrong_sizes():
         lambda: check_codes(PLANES, 3, 5, 4, 0),
         lambda: encode(weights(), OPTIONS, importance=np.ones(99, np.float32)),
         lambda: encode(weights(), replace(OPTIONS, group_size=0)),
+        lambda: encode(weights(), replace(OPTIONS, group_size=101)),
+        lambda: scan(weights(), 101),
         lambda: encode(weights(), replace(OPTIONS, levels=np.arange(17, dtype=np.float32))),
         lambda: encode(weights(), replace(OPTIONS, levels=np.arange(0, dtype=np.float32))),
         lambda: scan(weights(), -1),
@@ -123,9 +125,9 @@ def test_every_lane_is_looked_at(bad, dtype):
 
 
 def test_largest_finite_values_are_finite():
-    assert scan(np.full((1, 3), np.finfo(np.float32).max), 16)[0] == -1
-    assert scan(np.full((1, 3), 65504, np.float16), 16) == (-1, 65504.0)
-    assert scan(np.full((1, 3), 0xFF7F, np.uint16), 16)[0] == -1
+    assert scan(np.full((1, 3), np.finfo(np.float32).max), 3)[0] == -1
+    assert scan(np.full((1, 3), 65504, np.float16), 3) == (-1, 65504.0)
+    assert scan(np.full((1, 3), 0xFF7F, np.uint16), 3)[0] == -1
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16])
@@ -174,7 +176,7 @@ class GuardedMemory:
         return array
 
 
-@pytest.mark.parametrize(("rows", "cols", "group_size"), [(1, 1, 16), (17, 33, 48), (15, 100, 100), (16, 257, 64)])
+@pytest.mark.parametrize(("rows", "cols", "group_size"), [(1, 1, 1), (17, 33, 33), (17, 33, 16), (15, 100, 100), (16, 257, 64)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_nothing_is_read_or_written_past_the_end(rows, cols, group_size, dtype):
     guard = GuardedMemory()

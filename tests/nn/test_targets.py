@@ -36,6 +36,19 @@ def test_kinds_and_schemes() -> None:
     assert kept == []
 
 
+def test_a_group_that_outreaches_the_row_becomes_one_scale_a_row() -> None:
+    model = Language(tied=False)
+    targets, _ = find_targets(model, Plan(Scheme.parse("int4:g32"), Scheme.parse("nf4:g64"), Scheme.parse("int8:g128:asym")).scheme_for)
+    assert {target.name: target.scheme.text for target in targets} == {
+        "lm_head": "int8:g-1:asym",
+        "block.0": "int4:g32",
+        "embed": "nf4:g-1",
+    }
+    swap(model, "nf4:g64")
+    assert model.block[0].scheme == model.block[0].quantized.scheme == Scheme.parse("nf4:g-1")
+    assert KbitLinear(48, 20, Scheme.parse("nf4:g64")).scheme == Scheme.parse("nf4:g-1")
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_tied_head_follows_the_embedding(device: str) -> None:
     with torch.device(device):

@@ -196,6 +196,25 @@ def test_line_20_bits_and_groups_out_of_range_are_no_scheme(scheme: str) -> None
         Manifest.from_json(value, "f")
 
 
+def test_line_20_a_group_larger_than_the_row_is_refused_before_any_kernel(tmp_path: Path) -> None:
+    """Arrays as one scale a row has them, under a seal that holds: only the scheme says 128 of 64 columns."""
+    write_raw(tmp_path, lambda arrays: None, "nf4:g-1")
+    path = tmp_path / "model.safetensors"
+    with open_container(path) as sound:
+        specs = [TensorSpec(name, sound.entry(name).dtype, sound.entry(name).shape) for name in sound.names()]
+        arrays, metadata = {name: sound.array(name) for name in sound.names()}, sound.metadata
+    verify(tmp_path)
+    metadata = {key: metadata[key].replace("nf4:g-1", "nf4:g128") for key in ("kbit_model", "kbit")}
+    with ContainerWriter(path, specs, metadata) as writer:
+        for name, array in arrays.items():
+            writer.write(name, array)
+        writer.finish()
+    words = r"module 'm': field 'scheme': expected a group size of at most the 64 columns of a row, got 128 in 'nf4:g128'"
+    for target in (tmp_path, path):
+        with pytest.raises(FormatError, match=rf"model\.safetensors: metadata 'kbit': field 'modules': {words}"):
+            verify(target)
+
+
 def write_raw(tmp_path: Path, change: Callable[[dict[str, np.ndarray[Any, Any]]], None], scheme: str) -> Path:
     """A sealed model of one module whose arrays are changed before they are sealed."""
     manifest = replace(small_manifest(), modules={"m": Module(Scheme.parse(scheme), (16, 64))})

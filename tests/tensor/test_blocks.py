@@ -17,8 +17,10 @@ def test_one_scale_a_row():
     assert (layout.groups, layout.group_size, layout.scale_shape) == (1, 257, (1, 1, 16))
 
 
-def test_group_larger_than_the_row():
-    assert BlockLayout.of(Scheme.parse("int4:g1024"), 16, 3).groups == 1
+def test_a_group_is_at_most_the_row():
+    assert BlockLayout.of(Scheme.parse("int4:g64"), 16, 64).groups == 1
+    with pytest.raises(ShapeError, match=r"int4:g80: expected a group size of at most the 64 columns of a row, or -1, got 80"):
+        BlockLayout.of(Scheme.parse("int4:g80"), 16, 64)
 
 
 def test_logical_shape():

@@ -17,7 +17,7 @@ SCHEMES = ["int4:g64", "int3:g48:asym", "nf5:g-1:dq8", "kmeans3:g64:e4m3", "quan
 def tensor(text, shape=(33, 100), seed=0):
     """A tensor of random contents that an encoder could have written."""
     rng = np.random.default_rng(seed)
-    scheme = Scheme.parse(text)
+    scheme = Scheme.parse(text).for_row(shape[-1])
     count = shape[0] if len(shape) == 3 else 1
     rows, cols = shape[-2:]
     parts = {}

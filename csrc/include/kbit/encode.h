@@ -32,7 +32,7 @@ struct EncodeTask {
   float anchor;                 // the level that the extreme element of a group maps to, not 0
   bool mirrored;                // both +anchor and -anchor are levels: scales are positive
   bool zero_points;             // levels are 0…n-1 and each group has a zero point
-  int64_t group_size;           // resolved: cols for one scale a row
+  int64_t group_size;           // resolved, 1…cols: cols for one scale a row
   ScaleSearch search;
   ScaleKind scale_kind;
   float matrix_super_scale;     // e4m3 only: given, since it covers rows that this task may not see
@@ -44,10 +44,10 @@ struct EncodeTask {
 };
 
 // Largest spread of a group: |extreme| or, with zero points, max(w, 0) - min(w, 0).
-// not_finite sets `first_bad` to row · cols + col of the first NaN or Inf in row-major order.
+// not_finite sets `first_bad` to row · cols + col of the first NaN or Inf in row-major order; invalid_argument: group_size is not 1…cols.
 Status scan(const Weights& weights, int64_t group_size, bool zero_points, int threads, double* spread, int64_t* first_bad);
 
-// Fills the results of `task`; not_finite as in `scan`, with the results then undefined.
+// Fills the results of `task`; not_finite and invalid_argument as in `scan`, with the results then undefined.
 Status encode(const EncodeTask& task, int threads, int64_t* first_bad);
 
 }  // namespace kbit

@@ -54,7 +54,8 @@ static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
   return ceil_div(rows, kTileRows) * ceil_div(cols, kBlockInputs) * 64 * bits;
 }
 
-// csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook.
+// csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook. group_size is -1 (one scale a
+// row), a multiple of 16 up to cols, or cols; another one, like any size or number of levels out of range, is an invalid_argument.
 Status build(Matrix& matrix, const float* levels, int n_levels);
 
 // csrc/packing.cc: codes [rows, cols] row-major uint8 <-> planes.
@@ -66,8 +67,8 @@ Status check_codes(const uint8_t* planes, int64_t rows, int64_t cols, int bits, 
 // csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, cols].
 void dequantize_rows(const Matrix& matrix, const int64_t* ids, int64_t count, float* out, int threads);
 
-// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major, contiguous.
-void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
-void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int threads);
+// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major; x is contiguous, a row of y begins every `y_stride` ≥ rows floats.
+void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
+void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
 
 }  // namespace kbit

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 namespace kbit::threads {
@@ -13,6 +14,24 @@ namespace kbit::threads {
 using Task = void (*)(void* context, int worker, int workers);
 
 void run(int workers, Task task, void* context);
+
+// The same for tasks whose workers wait for each other (Barrier): all run at once, so a second caller waits until the region is free.
+void run_together(int workers, Task task, void* context);
+
+// All workers of a region wait here for the last one. Spins first, then yields: a region may have more workers than there are CPUs.
+class Barrier {
+ public:
+  void reset(int workers) {
+    workers_ = workers;
+    waiting_.store(0, std::memory_order_relaxed);
+  }
+  void wait();
+
+ private:
+  int workers_ = 1;
+  alignas(64) std::atomic<int> waiting_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+};
 
 // Threads used where a caller asks for 0: KBIT_THREADS, or the CPUs this process may run on.
 int default_count();

@@ -32,7 +32,6 @@ def bench(
     output.say(f"weights read {found.decode_gb_per_s:>10.2f} GB/s while decoding, {share:.0%} of the roof")
     output.say(f"memory roof  {found.memory_roof_gb_per_s:>10.2f} GB/s   (probed between the repeats)")
     output.say(f"int8 roof    {found.int8_roof_gmac_per_s:>10.1f} G multiply-adds/s")
-    output.say(
-        f"{found.threads} thread(s), {found.isa}, loaded in {found.load_seconds or 0:.1f} s, peak memory {bytes_text(found.peak_rss_bytes)}"
-    )
+    how = f"{found.threads} thread(s), {found.isa}, {found.runner}"
+    output.say(f"{how}, loaded in {found.load_seconds or 0:.1f} s, peak memory {bytes_text(found.peak_rss_bytes)}")
     output.result(found.to_json())

@@ -4,7 +4,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from kbit.cli.options import Debug, Json, Threads
@@ -19,8 +18,6 @@ EXTRAS = {
     "study": ("matplotlib", "scipy", "lm_eval"),
     "gpu": ("triton",),
 }
-
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @verb
@@ -51,6 +48,7 @@ def doctor(threads: Threads = 0, json: Json = False, debug: Debug = False) -> No
 def report(threads: int = 0) -> dict[str, Any]:
     """The facts as a JSON object; the memory roof is the best of three passes."""
     from kbit import native
+    from kbit.native.memory import huge_pages
 
     if threads:
         native.set_threads(threads)
@@ -68,15 +66,6 @@ def report(threads: int = 0) -> dict[str, Any]:
     return facts | {"hints": hints(facts)}
 
 
-def huge_pages(setting: Path = _HUGE_PAGES) -> str:
-    """Mode of transparent huge pages: ``always``, ``madvise``, ``never``, or ``unknown`` where the kernel does not say."""
-    try:
-        text = setting.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return "unknown"
-    return text.partition("[")[2].partition("]")[0] or "unknown"
-
-
 def kbit_version() -> str:
     """Version of the installed package; ``source tree`` where it is not installed."""
     return _version_of("kbit") or "source tree"
@@ -91,6 +80,8 @@ def _version_of(package: str) -> str | None:
 
 def hints(facts: dict[str, Any]) -> list[str]:
     """What the user could change, most useful first."""
+    from kbit.native.memory import HUGE_PAGES
+
     found = []
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if facts["extras"][package] is None]
@@ -101,7 +92,7 @@ def hints(facts: dict[str, Any]) -> list[str]:
     elif facts["isa"] == "scalar":
         found.append("no vector instruction set that kbit knows: expect a small part of the usual speed")
     if facts["huge_pages"] == "never":
-        found.append("huge pages are off, which costs 5–15% of speed: echo madvise | sudo tee " + str(_HUGE_PAGES))
+        found.append(f"huge pages are off, which costs 5–15% of speed: echo madvise | sudo tee {HUGE_PAGES}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if facts["threads"] > cores:
         found.append(f"{facts['threads']} threads on {cores} cores slow each other down: unset KBIT_THREADS")

@@ -45,6 +45,7 @@ class Line:
 def show(
     model: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a packed or ordinary model.")],
     errors: Annotated[str | None, typer.Option("--errors", metavar="MODEL", help="Original model to hold the weights against.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="List the operations of a forward step instead.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -53,6 +54,9 @@ def show(
 
     output = Output(json)
     with open_model(model) as stored:
+        if plan:
+            _show_plan(stored, output)
+            return
         lines = [*_modules(stored, errors), *_plain(stored)]
         totals = _totals(lines)
         weights, file_bytes = sum(line.weights for line in lines), stored.size_bytes
@@ -68,6 +72,19 @@ def show(
         }
     _print(output, lines, totals, facts)
     output.result({**facts, "tensors": [asdict(line) for line in lines], "totals": totals})
+
+
+def _show_plan(stored: "StoredModel", output: Output) -> None:
+    """The forward step as the engine runs it, an operation a line."""
+    from kbit.engine.listing import plan_text
+    from kbit.engine.plan import make_plan
+    from kbit.engine.weights import ModelWeights
+
+    weights = ModelWeights(stored)
+    forward = make_plan(stored.config, weights)
+    text = plan_text(forward, weights)
+    output.say(text.rstrip("\n"))
+    output.result({"architecture": forward.architecture, "operations": len(forward.ops), "buffers": forward.buffers, "plan": text})
 
 
 def _modules(stored: "StoredModel", errors: str | None) -> Iterable[Line]:

@@ -155,6 +155,10 @@ class Scheme:
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
         return ":".join(parts)
 
+    def for_row(self, cols: int) -> Self:
+        """What a weight with rows of `cols` elements is recorded as: one scale a row (``g-1``) where a group would outreach the row."""
+        return self if self.is_none or self.group_size <= cols else replace(self, group_size=-1)
+
     @property
     def is_none(self) -> bool:
         """True for the scheme that leaves a tensor as it is."""

@@ -14,9 +14,9 @@ whose absmax scale is below 2^−25 decodes to 0, and one beyond 65504 has its l
 a tensor larger than memory goes from file to file; the bytes are the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from kbit.tensor.packing import plane_bytes
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes
 from kbit.tensor.scales import scale_anchor, super_scale_for
 
-__all__ = ["NearestEncoder", "Segment", "encode"]
+__all__ = ["NearestEncoder", "Piece", "Segment", "encode", "encode_pieces"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -51,12 +51,27 @@ class Segment:
     data: Bytes
 
 
+class Piece(NamedTuple):
+    """Rows [row_begin, row_begin + n) of matrix `matrix`: `rows` [n, cols], and their importance [cols] or [n, cols]."""
+
+    matrix: int
+    row_begin: int
+    rows: Weights
+    importance: Importance | None = None
+
+
 class NearestEncoder:
     """Encodes one tensor piece by piece.
 
     Feed all rows to `prepare` first if `needs_prepare` (fitted grids and e4m3 scales look at the whole tensor), then each piece to
     `encode_rows`; pieces are rows of one matrix that begin at a multiple of 16 and end at one or at the last row, in any order.
     Every segment that `encode_rows` and `constant_segments` return is written at its place of the parts that `part_shapes` lists.
+
+    Attributes:
+        shape: logical shape of the tensor.
+        scheme: what the tensor is recorded as: the scheme asked for, with one scale a row where its group would outreach the row.
+        name: what errors call the tensor.
+        threads: threads of the native encoder.
     """
 
     def __init__(
@@ -66,7 +81,7 @@ class NearestEncoder:
 
         Args:
             shape: (rows, cols) or (matrices, rows, cols).
-            scheme: the recipe.
+            scheme: the recipe; a group longer than a row stands for one scale a row.
             name: what errors call the tensor.
             levels: levels of a fitted grid that are known already (ascending, at most 2^bits); fixed grids take none.
             threads: threads to use, 0 for the default; results do not depend on it.
@@ -75,7 +90,7 @@ class NearestEncoder:
             SchemeError: the scheme leaves tensors in 16 bits, or levels were given to a fixed grid.
             ShapeError: a shape that is not a matrix or a stack, or without elements.
         """
-        self.shape, self.scheme, self.name, self.threads = tuple(shape), scheme, name, threads
+        self.shape, self.name, self.threads = tuple(shape), name, threads
         self._fitted = is_data_dependent(scheme)
         if levels is not None and not self._fitted:
             raise SchemeError(f"{name}: the levels of {scheme.text} follow from the scheme and cannot be given")
@@ -83,10 +98,11 @@ class NearestEncoder:
             self._matrices, rows, cols = logical_shape(self.shape)
         except ShapeError as error:
             raise ShapeError(f"{name}: {error}") from None
-        self._layout = BlockLayout.of(scheme, rows, cols)
+        self.scheme = scheme.for_row(cols)
+        self._layout = BlockLayout.of(self.scheme, rows, cols)
         if levels is not None:
             levels = _checked_levels(levels, scheme, name)
-        self._levels = levels if self._fitted else levels_for(scheme)
+        self._levels = levels if self._fitted else levels_for(self.scheme)
         self._sample = LevelSample(self._matrices, self._layout) if self._levels is None else None
         self._spread = np.zeros(self._matrices)
         self._prepared_rows = 0
@@ -237,7 +253,7 @@ def encode(
 
     Args:
         weights: [rows, cols] or [matrices, rows, cols] of float32, float16 or `BFloat16`; any strides and byte order.
-        scheme: the recipe, not "16".
+        scheme: the recipe, not "16"; the result's own says one scale a row (``g-1``) where a group would outreach the row.
         name: what errors call the tensor.
         importance: weights of the squared error, finite and not negative: [cols], or what broadcasts to the shape of `weights`. The
             mse search and fitted grids minimise the error so weighted; absmax scales on fixed grids do not depend on it.
@@ -251,15 +267,23 @@ def encode(
     """
     array = as_weights(weights, name)
     encoder = NearestEncoder(array.shape, scheme, name=name, levels=levels, threads=threads)
-    pieces = _Pieces(array, as_importance(importance, array.shape, name))
+    return encode_pieces(encoder, _Pieces(array, as_importance(importance, array.shape, name)))
+
+
+def encode_pieces(encoder: NearestEncoder, pieces: Iterable[Piece]) -> QuantizedTensor:
+    """The whole tensor from its pieces, which are gone through a second time if `encoder.needs_prepare`.
+
+    Raises:
+        DTypeError, ShapeError, NumericsError: as `NearestEncoder.prepare` and `encode_rows`.
+    """
     if encoder.needs_prepare:
-        for matrix, row_begin, rows, row_importance in pieces:
-            encoder.prepare(row_begin, rows, matrix=matrix, importance=row_importance)
-    parts = {part: np.empty(shape, dtype) for part, (shape, dtype) in part_shapes(scheme, array.shape).items()}
+        for matrix, row_begin, rows, importance in pieces:
+            encoder.prepare(row_begin, rows, matrix=matrix, importance=importance)
+    parts = {part: np.empty(shape, dtype) for part, (shape, dtype) in part_shapes(encoder.scheme, encoder.shape).items()}
     _write(parts, encoder.constant_segments())
-    for matrix, row_begin, rows, row_importance in pieces:
-        _write(parts, encoder.encode_rows(row_begin, rows, matrix=matrix, importance=row_importance))
-    return QuantizedTensor.from_parts(scheme, array.shape, parts)
+    for matrix, row_begin, rows, importance in pieces:
+        _write(parts, encoder.encode_rows(row_begin, rows, matrix=matrix, importance=importance))
+    return QuantizedTensor.from_parts(encoder.scheme, encoder.shape, parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,14 +293,15 @@ class _Pieces:
     weights: Array
     importance: Importance | None
 
-    def __iter__(self) -> Iterator[tuple[int, int, Weights, Importance | None]]:
+    def __iter__(self) -> Iterator[Piece]:
         _, rows, cols = logical_shape(self.weights.shape)
         step = max(_WEIGHTS_AT_ONCE // cols // TILE_ROWS, 1) * TILE_ROWS
         stack = self.weights if self.weights.ndim == 3 else self.weights[None]
         for matrix, weights in enumerate(stack):
             for begin in range(0, rows, step):
                 piece = weights[begin : begin + step]
-                yield matrix, begin, BFloat16(piece) if piece.dtype.kind == "u" else piece, self._importance(matrix, begin, begin + step)
+                values = BFloat16(piece) if piece.dtype.kind == "u" else piece
+                yield Piece(matrix, begin, values, self._importance(matrix, begin, begin + step))
 
     def _importance(self, matrix: int, begin: int, end: int) -> Importance | None:
         if self.importance is None or self.importance.ndim == 1:

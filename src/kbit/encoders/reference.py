@@ -106,6 +106,7 @@ def _lane_sum(values: Float64) -> Float64:
 def reference_encode(weights: Float32, scheme: Scheme, levels: Float32, importance: Float32 | None = None) -> QuantizedTensor:
     """Encode a finite float32 matrix with the given levels; importance is [cols] or [rows, cols]."""
     rows, cols = weights.shape
+    scheme = scheme.for_row(cols)
     layout = BlockLayout.of(scheme, rows, cols)
     groups = _grouped(weights, layout)
     low, high = np.minimum(groups.min(-1), 0), np.maximum(groups.max(-1), 0)
@@ -126,11 +127,10 @@ def reference_encode(weights: Float32, scheme: Scheme, levels: Float32, importan
             best = search.sweep(best, absmax, np.minimum(zero + 1, last))
         best = search.refit(best)
     codes = nearest_codes(groups, best.value[..., None], best.zero[..., None], levels).reshape(rows, -1, groups.shape[-1])
-    width = min(layout.group_size, cols)
     return QuantizedTensor(
         scheme,
         (rows, cols),
-        reference_pack(np.ascontiguousarray(codes[..., :width].reshape(rows, -1)[:, :cols]), scheme.bits),
+        reference_pack(np.ascontiguousarray(codes[..., : layout.group_size].reshape(rows, -1)[:, :cols]), scheme.bits),
         tiles_of_rows(best.stored),
         super_scale,
         None if scheme.symmetric else tiles_of_rows(best.zero.astype(np.uint8)),
@@ -139,7 +139,7 @@ def reference_encode(weights: Float32, scheme: Scheme, levels: Float32, importan
 
 
 def _grouped(values: Array, layout: BlockLayout) -> Array:
-    width = min(layout.group_size, layout.cols)
+    width = layout.group_size
     padded = np.zeros((layout.rows, layout.groups * width), values.dtype)
     padded[:, : layout.cols] = values
     groups = padded.reshape(layout.rows, layout.groups, width)

@@ -27,7 +27,7 @@ class LevelSample:
     def __init__(self, matrices: int, layout: BlockLayout) -> None:
         self._layout = layout
         self._stride = _stride(matrices * layout.rows * layout.cols, layout.groups)
-        self._step = -(-min(layout.group_size, layout.cols) // _GROUP_SAMPLE)
+        self._step = -(-layout.group_size // _GROUP_SAMPLE)
         self._weights: list[Float32] = []
         self._importance: list[Float32] = []
 
@@ -39,7 +39,7 @@ class LevelSample:
         if not chosen.size:
             return
         row = (chosen // layout.groups)[:, None]
-        column = (chosen % layout.groups)[:, None] * layout.group_size + np.arange(min(layout.group_size, layout.cols))
+        column = (chosen % layout.groups)[:, None] * layout.group_size + np.arange(layout.group_size)
         inside = column < layout.cols
         column = np.minimum(column, layout.cols - 1)
         values = np.where(inside, as_float32(weights[row, column]), np.float32(0))

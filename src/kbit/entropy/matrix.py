@@ -42,8 +42,8 @@ class CompressedMatrix:
 
     def __post_init__(self) -> None:
         rows, cols = self.shape
-        if self.group_size < 1:
-            raise ShapeError(f"expected group_size of at least 1, got {self.group_size}")
+        if not 1 <= self.group_size <= max(cols, 1):
+            raise ShapeError(f"expected group_size of 1…{max(cols, 1)}, the inputs of a row, got {self.group_size}")
         groups = -(-cols // self.group_size)
         if self.codebook.ndim != 1 or not 1 <= len(self.codebook) <= 256:
             raise ShapeError(f"codebook: expected 1…256 levels, got shape {self.codebook.shape}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kbit.evaluate.logits import ModelLogits, ReferenceLogits
     from kbit.evaluate.perplexity import Perplexity
     from kbit.evaluate.size import SizeReport, memory_size, stored_size
-    from kbit.evaluate.speed import SpeedResult, bench, bench_folder
+    from kbit.evaluate.speed import Runner, SpeedResult, bench, bench_folder, open_runner
     from kbit.evaluate.windows import Protocol, Windows, read_text, tokenize
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Perplexity",
     "Protocol",
     "ReferenceLogits",
+    "Runner",
     "SizeReport",
     "SpeedResult",
     "Windows",
@@ -41,6 +42,7 @@ __all__ = [
     "compare_all",
     "evaluate_folder",
     "memory_size",
+    "open_runner",
     "read_text",
     "stored_size",
     "tokenize",
@@ -53,7 +55,7 @@ _WHERE = {
     "logits": ("ModelLogits", "ReferenceLogits"),
     "perplexity": ("Perplexity",),
     "size": ("SizeReport", "memory_size", "stored_size"),
-    "speed": ("SpeedResult", "bench", "bench_folder"),
+    "speed": ("Runner", "SpeedResult", "bench", "bench_folder", "open_runner"),
     "windows": ("Protocol", "Windows", "read_text", "tokenize"),
 }
 

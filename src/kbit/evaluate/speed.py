@@ -10,21 +10,45 @@ is what the roof is held against.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
-import torch
+import numpy as np
 
 from kbit import native
 from kbit.core.errors import ModelError, ShapeError
-from kbit.evaluate.logits import inference
-from kbit.model.memory import peak_rss_bytes
+from kbit.core.memory import peak_rss_bytes
 
-__all__ = ["SpeedResult", "bench", "bench_folder", "weight_bytes_per_token"]
+__all__ = ["Runner", "SpeedResult", "bench", "bench_folder", "open_runner"]
+
+
+class Runner(Protocol):
+    """A model in memory that reads a prompt and then writes one token after another.
+
+    Attributes:
+        name: ``engine`` or ``transformers``.
+        vocabulary: token ids are below it.
+        positions: prompt and decode together; None for no limit.
+        weight_bytes_per_token: weights read for one token.
+    """
+
+    name: str
+    vocabulary: int
+    positions: int | None
+    weight_bytes_per_token: int
+
+    def threads(self, count: int) -> AbstractContextManager[int]:
+        """Run with `count` threads (0: all that may be used) inside the block; gives the number."""
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Read a prompt from the beginning; compute the logits after it."""
+
+    def decode(self) -> None:
+        """Append the likeliest token and compute the logits after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,7 @@ class SpeedResult:
         peak_rss_bytes: of the whole process so far.
         weight_bytes_per_token: weights read for one token.
         prompt_tokens, decode_tokens, repeats: the work of each repeat and their number.
+        runner: what ran the model: ``engine`` or ``transformers``.
     """
 
     prefill_tokens_per_s: float
@@ -55,6 +80,7 @@ class SpeedResult:
     prompt_tokens: int
     decode_tokens: int
     repeats: int
+    runner: str
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -70,7 +96,7 @@ class _Repeat:
 
 
 def bench(
-    model: torch.nn.Module,
+    runner: Runner,
     *,
     prompt_tokens: int = 512,
     decode_tokens: int = 64,
@@ -78,13 +104,13 @@ def bench(
     repeats: int = 3,
     load_seconds: float | None = None,
 ) -> SpeedResult:
-    """Measure prefill and decode of a causal language model of transformers' interface (``use_cache``, ``past_key_values``).
+    """Measure prefill and decode of a causal language model.
 
     Args:
-        model: the model, on the CPU.
+        runner: the model.
         prompt_tokens: tokens of the prompt; fewer where the model's positions would not hold prompt and decode (the result says how many).
         decode_tokens: steps of one token.
-        threads: of kbit's kernels and of torch; 0 takes every core this process may use. Both are put back afterwards.
+        threads: 0 takes every core this process may use. Put back afterwards.
         repeats: measured repeats.
         load_seconds: taken over into the result.
 
@@ -95,104 +121,66 @@ def bench(
     for name, value in (("prompt_tokens", prompt_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
         if value < 1:
             raise ShapeError(f"expected {name} of at least 1, got {value}")
-    prompt_tokens = _fitting_prompt(model, prompt_tokens, decode_tokens)
-    prompt = torch.randint(0, _vocabulary(model), (1, prompt_tokens), generator=torch.Generator().manual_seed(0))
-    with inference(model), _threads(threads) as used:
-        _repeat(model, prompt, decode_tokens, used)
-        rounds = [_repeat(model, prompt, decode_tokens, used) for _ in range(repeats)]
+    prompt_tokens = _fitting_prompt(runner.positions, prompt_tokens, decode_tokens)
+    prompt = [int(token) for token in np.random.default_rng(0).integers(0, runner.vocabulary, prompt_tokens)]
+    with runner.threads(threads) as used:
+        _repeat(runner, prompt, decode_tokens, used)
+        rounds = [_repeat(runner, prompt, decode_tokens, used) for _ in range(repeats)]
     decode_rate = decode_tokens / median(r.decode_s for r in rounds)
-    read_bytes = weight_bytes_per_token(model)
     return SpeedResult(
         prefill_tokens_per_s=prompt_tokens / median(r.prefill_s for r in rounds),
         decode_tokens_per_s=decode_rate,
-        decode_gb_per_s=read_bytes * decode_rate / 1e9,
+        decode_gb_per_s=runner.weight_bytes_per_token * decode_rate / 1e9,
         memory_roof_gb_per_s=median(r.memory_roof for r in rounds),
         int8_roof_gmac_per_s=median(r.int8_roof for r in rounds),
         threads=used,
         isa=native.isa(),
         load_seconds=load_seconds,
         peak_rss_bytes=peak_rss_bytes(),
-        weight_bytes_per_token=read_bytes,
+        weight_bytes_per_token=runner.weight_bytes_per_token,
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         repeats=repeats,
+        runner=runner.name,
     )
 
 
 def bench_folder(path: Path | str, *, mode: str = "fast", threads: int = 0, **options: Any) -> SpeedResult:
     """`bench` of a model loaded from its folder; the load is timed up to its first logits."""
-    from kbit.evaluate.models import load_causal_model
-
     started = time.perf_counter()
-    with _threads(threads):
-        model = load_causal_model(Path(path), mode=mode)
-        with inference(model):
-            model(torch.zeros(1, 1, dtype=torch.int64))
-    return bench(model, threads=threads, load_seconds=time.perf_counter() - started, **options)
+    runner = open_runner(path, mode=mode)
+    with runner.threads(threads):
+        runner.prefill([0])
+    return bench(runner, threads=threads, load_seconds=time.perf_counter() - started, **options)
 
 
-def _repeat(model: torch.nn.Module, prompt: torch.Tensor, steps: int, threads: int) -> _Repeat:
+def open_runner(path: Path | str, *, mode: str = "fast") -> Runner:
+    """The engine over a model's folder; transformers for an architecture that the engine does not know."""
+    from kbit.evaluate.engine_runner import EngineRunner
+
+    try:
+        return EngineRunner.load(path, mode=mode)
+    except ModelError:
+        from kbit.evaluate.torch_runner import TorchRunner
+
+        return TorchRunner.load(path, mode=mode)
+
+
+def _repeat(runner: Runner, prompt: Sequence[int], steps: int, threads: int) -> _Repeat:
     int8_roof = native.int8_roof(threads)
     started = time.perf_counter()
-    output = model(prompt, use_cache=True)
+    runner.prefill(prompt)
     prefill_s = time.perf_counter() - started
     memory_roof = native.memory_roof(threads)
     started = time.perf_counter()
     for _ in range(steps):
-        cache = output.past_key_values
-        if cache is None:
-            raise ModelError(f"expected a model with a KV cache, got {type(model).__name__}, which returns none")
-        output = model(output.logits[:, -1:].argmax(dim=-1), past_key_values=cache, use_cache=True)
+        runner.decode()
     return _Repeat(prefill_s, time.perf_counter() - started, memory_roof, int8_roof)
 
 
-def _vocabulary(model: torch.nn.Module) -> int:
-    embedding: Callable[[], Any] | None = getattr(model, "get_input_embeddings", None)
-    if embedding is None:
-        raise ModelError(f"expected a causal language model of transformers' interface, got {type(model).__name__}")
-    return int(embedding().num_embeddings)
-
-
-def _fitting_prompt(model: torch.nn.Module, prompt_tokens: int, decode_tokens: int) -> int:
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(positions, int):
+def _fitting_prompt(positions: int | None, prompt_tokens: int, decode_tokens: int) -> int:
+    if positions is None:
         return prompt_tokens
     if decode_tokens >= positions:
         raise ShapeError(f"expected fewer decode_tokens than the model's {positions} positions, got {decode_tokens}")
     return min(prompt_tokens, positions - decode_tokens)
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[int]:
-    """Threads of the kernels and of torch; both as they were afterwards."""
-    before, torch_before = native.threads(), torch.get_num_threads()
-    native.set_threads(wanted)
-    used = native.threads()
-    torch.set_num_threads(used)
-    try:
-        yield used
-    finally:
-        native.set_threads(before)
-        torch.set_num_threads(torch_before)
-
-
-def weight_bytes_per_token(model: torch.nn.Module) -> int:
-    """Bytes of parameters and buffers that one token reads.
-
-    Shared ones count once; an embedding counts one row (its whole table if the head shares it); of a stack of experts, those that a
-    token is sent to (`num_experts_per_tok`).
-    """
-    total: dict[int, int] = {}
-    for module in model.modules():
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            read = int(tensor.nbytes * _share_read(model, module, tensor))
-            total[id(tensor)] = max(read, total.get(id(tensor), 0))
-    return sum(total.values())
-
-
-def _share_read(model: torch.nn.Module, module: torch.nn.Module, tensor: torch.Tensor) -> float:
-    if isinstance(module, torch.nn.Embedding):
-        return 1 / module.num_embeddings
-    shape = getattr(module, "packed_shape", tuple(tensor.shape))
-    chosen = getattr(getattr(model, "config", None), "num_experts_per_tok", None)
-    return min(1.0, chosen / shape[0]) if len(shape) == 3 and isinstance(chosen, int) else 1.0

@@ -32,10 +32,11 @@ class PreparedMatrix:
         rows: outputs.
         cols: inputs.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
+        native: the compiled matrix, which keeps the arrays alive.
 
     """
 
-    __slots__ = ("_native", "cols", "rows", "size_bytes")
+    __slots__ = ("cols", "native", "rows", "size_bytes")
 
     def __init__(self, quantized: QuantizedTensor) -> None:
         if len(quantized.shape) != 2:
@@ -46,7 +47,7 @@ class PreparedMatrix:
         super_scale = _EMPTY_FLOATS if quantized.super_scale is None else quantized.super_scale
         self.size_bytes = quantized.weight.nbytes + quantized.scale.nbytes + zero_point.nbytes + super_scale.nbytes
         try:
-            self._native = _kbit.PackedMatrix(
+            self.native = _kbit.PackedMatrix(
                 self.rows,
                 self.cols,
                 scheme.bits,
@@ -79,7 +80,7 @@ class PreparedMatrix:
         if not 0 <= tokens <= _MAX_TOKENS:
             raise ShapeError(f"expected 0…{_MAX_TOKENS} tokens, got {tokens}")
         if tokens:
-            self._native.matmul(x, y, tokens, mode == "exact", threads)
+            self.native.matmul(x, y, tokens, mode == "exact", threads)
 
     def gather_rows(self, ids: NDArray[np.int64], *, threads: int = 0) -> NDArray[np.float32]:
         """Rows `ids` [n] of the matrix in fp32, [n, cols]."""
@@ -92,7 +93,7 @@ class PreparedMatrix:
 
     def gather_rows_pointer(self, ids: int, count: int, out: int, *, threads: int = 0) -> None:
         """The same from addresses: ids int64 [count], out fp32 [count, cols]."""
-        bad = self._native.gather_rows(ids, count, out, threads)
+        bad = self.native.gather_rows(ids, count, out, threads)
         if bad >= 0:
             raise NumericsError(f"row id at position {bad} is outside 0…{self.rows - 1}")
 
@@ -102,7 +103,7 @@ class PreparedMatrix:
 
     def integer_codebook(self) -> dict[str, object]:
         """The affine integer codebook of fast mode: level ≈ base + step·(q − centre)."""
-        return self._native.integer_codebook()
+        return self.native.integer_codebook()
 
 
 def prepare(quantized: QuantizedTensor) -> list[PreparedMatrix]:

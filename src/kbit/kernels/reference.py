@@ -9,6 +9,9 @@ codebook, level ≈ base + step·(q − centre), so that the sum over a group is
 
     y[r] = Σ_g scale[r, g] · ( step·a·(Σ_j q[r, j]·q_x[j] − centre·Σ_j q_x[j]) + (base − zero_point[r, g])·a·Σ_j q_x[j] )
 
+computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − zero_point)·(a·Σ q_x)), total): every sum is rounded once
+with the product before it, every other product for itself.
+
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).
 """
@@ -22,7 +25,7 @@ from kbit.tensor.blocks import BlockLayout, expand_groups, rows_of_tiles
 from kbit.tensor.quantized import QuantizedTensor
 from kbit.tensor.scales import scale_values
 
-__all__ = ["matmul_exact", "matmul_fast", "quantize_activations"]
+__all__ = ["fused_multiply_add", "matmul_exact", "matmul_fast", "quantize_activations"]
 
 FloatMatrix = NDArray[np.float32]
 
@@ -60,6 +63,23 @@ def quantize_activations(x: FloatMatrix, group: int) -> tuple[NDArray[np.int32],
     return q, scale
 
 
+def fused_multiply_add(a: FloatMatrix, b: FloatMatrix, c: FloatMatrix) -> FloatMatrix:
+    """fp32 a·b + c, rounded once.
+
+    In fp64 the product is exact and the sum is not. Rounded to odd (Boldo and Melquiond, 2008: an inexact sum whose last bit is even
+    moves to its neighbour on the side of the error) it can be rounded again to fp32 without rounding twice.
+    """
+    product, addend = np.broadcast_arrays(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        total = product + addend
+        virtual = total - product
+        error = (product - (total - virtual)) + (addend - virtual)  # Knuth's two-sum: exact
+        even = (total.view(np.int64) & 1) == 0
+        to_odd = np.isfinite(total) & (error != 0) & even
+        rounded: FloatMatrix = np.where(to_odd, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
+    return rounded
+
+
 def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, Any]) -> FloatMatrix:
     """Y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
     rows, cols = quantized.shape
@@ -80,7 +100,8 @@ def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, 
         zero = np.zeros((1, rows), np.float32)
         if quantized.zero_point is not None:
             zero = rows_of_tiles(quantized.zero_point, rows)[None, :, scale_group].astype(np.float32)
-        total += scale[None, :, scale_group] * (dot.astype(np.float32) * (step * a) + (base - zero) * activation_sum)
+        value = fused_multiply_add(dot.astype(np.float32), step * a, (base - zero) * activation_sum)
+        total = fused_multiply_add(scale[None, :, scale_group], value, total)
     return total
 
 

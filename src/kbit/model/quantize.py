@@ -13,9 +13,10 @@ from typing import Any
 
 from kbit.core.digest import digest_bytes
 from kbit.core.errors import ModelError
+from kbit.core.memory import peak_rss_bytes
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
-from kbit.model.memory import estimate_bytes, peak_rss_bytes
+from kbit.model.memory import estimate_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
 from kbit.model.weights import encode_unit, plain_pieces
 from kbit.nn.targets import Kept

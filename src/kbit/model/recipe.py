@@ -1,8 +1,9 @@
 """What will be done with each tensor of a checkpoint, decided before anything is read: encoded, copied, or tied to another."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -76,7 +77,13 @@ def make_recipe(stored: StoredModel, plan: Plan) -> Recipe:
             raise DTypeError(f"{name}: expected a weight of {', '.join(FLOAT_TAGS)}, got {unit.origin.dtype}")
     if not recipe.packed:
         raise ModelError(f"{stored.path}: the plan encodes none of its {len(origins)} tensors: check the schemes and the skip patterns")
-    return recipe
+    return replace(recipe, notes=(*recipe.notes, *_short_rows(recipe, plan)))
+
+
+def _short_rows(recipe: Recipe, plan: Plan) -> Iterator[str]:
+    short = [name for name, unit in recipe.packed.items() if unit.scheme != plan.scheme_for(name, unit.kind)]
+    if short:
+        yield f"{len(short)} weights have rows shorter than their scheme's group and get one scale a row (g-1), first {short[0]}"
 
 
 def _by_skeleton(stored: StoredModel, skeleton: nn.Module, origins: dict[str, Origin], plan: Plan) -> Recipe:
@@ -148,8 +155,8 @@ def _by_names(origins: dict[str, Origin], plan: Plan) -> Recipe:
         if scheme.is_none:
             kept.append(Kept(module, kind, "the plan keeps it in 16 bits"))
             continue
-        rows, *rest = origin.shape
-        packed[module] = PackUnit(origin, kind, scheme, (rows, int(np.prod(rest))), False)
+        rows, cols = origin.shape[0], math.prod(origin.shape[1:])
+        packed[module] = PackUnit(origin, kind, scheme.for_row(cols), (rows, cols), False)
     used = {f"{name}.weight" for name in packed}
     plain = {name: origin for name, origin in origins.items() if name not in used}
     note = "config.json names no architecture known here: layers were told by the names and shapes of their weights"

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from kbit.encoders.inputs import Weights
-from kbit.encoders.nearest import NearestEncoder, Segment
+from kbit.encoders.nearest import NearestEncoder, Piece, encode_pieces
 from kbit.model.architecture import Origin, read_tensor
 from kbit.model.recipe import PackUnit
 from kbit.store.folder import StoredModel
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS
-from kbit.tensor.quantized import QuantizedTensor, part_shapes
+from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = ["PIECE_WEIGHTS", "encode_unit", "plain_pieces"]
 
@@ -31,15 +32,7 @@ def encode_unit(stored: StoredModel, unit: PackUnit, *, threads: int = 0) -> Qua
         NumericsError: NaN or Inf, with the parameter's name and the place of the first.
     """
     encoder = NearestEncoder(unit.shape, unit.scheme, name=unit.origin.name, threads=threads)
-    whole = None if _streams(unit) else _whole(stored, unit)
-    if encoder.needs_prepare:
-        for matrix, begin, rows in _pieces(stored, unit, whole):
-            encoder.prepare(begin, rows, matrix=matrix)
-    parts = {name: np.empty(shape, dtype) for name, (shape, dtype) in part_shapes(unit.scheme, unit.shape).items()}
-    _place(parts, encoder.constant_segments())
-    for matrix, begin, rows in _pieces(stored, unit, whole):
-        _place(parts, encoder.encode_rows(begin, rows, matrix=matrix))
-    return QuantizedTensor.from_parts(unit.scheme, unit.shape, parts)
+    return encode_pieces(encoder, _Pieces(stored, unit, None if _streams(unit) else _whole(stored, unit)))
 
 
 def plain_pieces(stored: StoredModel, origin: Origin) -> Iterator[tuple[int, Array]]:
@@ -66,18 +59,26 @@ def _whole(stored: StoredModel, unit: PackUnit) -> torch.Tensor:
     return (tensor.transpose(-1, -2) if unit.transposed else tensor).reshape(unit.shape)
 
 
-def _pieces(stored: StoredModel, unit: PackUnit, whole: torch.Tensor | None) -> Iterator[tuple[int, int, Weights]]:
-    """(matrix, first row, rows) of the packed matrix or stack, a few tiles at a time."""
-    *stack, rows, cols = unit.shape
-    step = max(PIECE_WEIGHTS // cols // TILE_ROWS, 1) * TILE_ROWS
-    for matrix in range(math.prod(stack)):
-        for begin in range(0, rows, step):
-            end = min(begin + step, rows)
-            if whole is not None:
-                matrices = whole if stack else whole[None]
-                yield matrix, begin, _as_weights(_to_array(matrices[matrix, begin:end]), unit.origin.dtype)
-            else:
-                yield matrix, begin, _as_weights(_read(stored, unit, matrix, begin, end), unit.origin.dtype)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pieces:
+    """The packed matrix or stack of a unit, a few tiles at a time: from `whole`, or from the file."""
+
+    stored: StoredModel
+    unit: PackUnit
+    whole: torch.Tensor | None
+
+    def __iter__(self) -> Iterator[Piece]:
+        *stack, rows, cols = self.unit.shape
+        step = max(PIECE_WEIGHTS // cols // TILE_ROWS, 1) * TILE_ROWS
+        for matrix in range(math.prod(stack)):
+            for begin in range(0, rows, step):
+                yield Piece(matrix, begin, _as_weights(self._rows(matrix, begin, min(begin + step, rows)), self.unit.origin.dtype))
+
+    def _rows(self, matrix: int, begin: int, end: int) -> Array:
+        if self.whole is None:
+            return _read(self.stored, self.unit, matrix, begin, end)
+        matrices = self.whole if len(self.unit.shape) == 3 else self.whole[None]
+        return _to_array(matrices[matrix, begin:end])
 
 
 def _read(stored: StoredModel, unit: PackUnit, matrix: int, begin: int, end: int) -> Array:
@@ -100,8 +101,3 @@ def _as_weights(array: Array, dtype: str) -> Weights:
         return array
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused with its place
         return array.astype(np.float32)
-
-
-def _place(parts: dict[str, Array], segments: list[Segment]) -> None:
-    for segment in segments:
-        parts[segment.part].reshape(-1).view(np.uint8)[segment.offset : segment.offset + segment.data.size] = segment.data

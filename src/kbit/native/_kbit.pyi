@@ -27,6 +27,93 @@ class PackedMatrix:
     def gather_rows(self, ids: int, count: int, out: int, threads: int) -> int: ...
     def integer_codebook(self) -> dict[str, object]: ...
 
+NormArgs = tuple[int, int | None, int | None, float]
+HeadsArgs = tuple[int, int, int]
+PartArgs = tuple[int, int, int, int | None, int]
+
+class Cache:
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, cache_format: int, pages: int) -> None: ...
+    def create(self) -> int: ...
+    def alive(self, sequence: int) -> bool: ...
+    def length(self, sequence: int) -> int: ...
+    def fork(self, sequence: int, length: int) -> int: ...
+    def truncate(self, sequence: int, length: int) -> None: ...
+    def release(self, sequence: int) -> None: ...
+    def reserve(self, sequence: int, count: int) -> bool: ...
+    def free_pages(self) -> int: ...
+    def page_bytes(self) -> int: ...
+
+class Program:
+    def __init__(self, max_rows: int) -> None: ...
+    def packed(self, matrix: PackedMatrix) -> int: ...
+    def dense(self, data: NDArray[np.uint8], dense_type: int, rows: int, cols: int) -> int: ...
+    def vector(self, values: NDArray[np.float32]) -> int: ...
+    def buffer(self, width: int) -> int: ...
+    def embed(self, table: int, out: int, source: int, scale: float, offset: int, accumulate: bool) -> None: ...
+    def normalize(self, source: int, out: int, norm: NormArgs, accumulate: bool) -> None: ...
+    def linear(
+        self,
+        source: int,
+        norm: NormArgs,
+        parts: list[PartArgs],
+        out: int,
+        activation: int,
+        gated: bool,
+        accumulate: bool,
+        scale: float,
+        softcap: float,
+    ) -> None: ...
+    def attention(
+        self,
+        layer: int,
+        q: HeadsArgs,
+        k: HeadsArgs,
+        v: HeadsArgs,
+        out: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        softcap: float,
+        causal: bool,
+        frequencies: int | None,
+        interleaved: bool,
+        factor: float,
+        q_norm: NormArgs,
+        k_norm: NormArgs,
+        window: int,
+        slopes: int | None,
+    ) -> None: ...
+    def experts(
+        self,
+        source: int,
+        out: int,
+        norm: NormArgs,
+        router: int,
+        gate_up: list[int],
+        down: list[int],
+        top_k: int,
+        normalize: bool,
+        accumulate: bool,
+        activation: int,
+    ) -> None: ...
+    def select(self, source: int, out: int) -> None: ...
+    def finish(self, result: int, threads: int) -> None: ...
+    def workspace_bytes(self) -> int: ...
+    def run(
+        self,
+        cache: Cache,
+        tokens: int,
+        rows: int,
+        segments: int,
+        segment_count: int,
+        wanted: int,
+        wanted_count: int,
+        result: int,
+        exact: bool,
+        threads: int,
+    ) -> None: ...
+
 def pack(codes: NDArray[np.uint8], rows: int, cols: int, bits: int, planes: NDArray[np.uint8], threads: int) -> None: ...
 def unpack(
     planes: NDArray[np.uint8], rows: int, cols: int, bits: int, row_begin: int, row_end: int, codes: NDArray[np.uint8], threads: int

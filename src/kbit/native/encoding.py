@@ -104,9 +104,8 @@ def scan(weights: Array, group_size: int, *, zero_points: bool = False, threads:
     or, with zero points, the width of the range that holds its weights and 0.
     """
     rows, cols = _matrix_shape(weights.shape, 1)
-    if group_size < 1:
-        raise ShapeError(f"expected a resolved group size, got {group_size}")
     weights, weight_type = _checked_weights(weights)
+    _check_group_size(group_size, cols)
     result: tuple[int, float] = _kbit.scan(_bytes_of(weights), weight_type, rows, cols, group_size, zero_points, _checked_threads(threads))
     return result
 
@@ -126,6 +125,7 @@ def encode(
     rows, cols = _matrix_shape(weights.shape, options.bits)
     weights, weight_type = _checked_weights(weights)
     _check_options(options)
+    _check_group_size(options.group_size, cols)
     flat_importance, stride = _checked_importance(importance, rows, cols)
     out = _empty_matrix(rows, cols, options)
     first_bad: int = _kbit.encode(
@@ -206,8 +206,11 @@ def _check_options(options: EncodeOptions) -> None:
         raise ShapeError(f"expected 1…{1 << options.bits} levels, got {levels.size}")
     if not np.isfinite(levels).all() or (np.diff(levels) < 0).any():
         raise NumericsError("expected finite, ascending levels")
-    if options.group_size < 1:
-        raise ShapeError(f"expected a resolved group size, got {options.group_size}")
+
+
+def _check_group_size(group_size: int, cols: int) -> None:
+    if not 1 <= group_size <= cols:
+        raise ShapeError(f"expected a group size of 1…{cols}, the columns of a row, got {group_size}")
 
 
 def _checked_threads(threads: int) -> int:

@@ -80,15 +80,15 @@ class PackedModule(nn.Module):
     _handles: tuple[tuple[Any, ...], list[Handle]] | None
 
     def _init_packed(self, scheme: Scheme, shape: tuple[int, ...], device: Any = None, dtype: torch.dtype | None = None) -> None:
-        """Empty parts of the right shapes; `dtype` is what the layer computes for."""
+        """Empty parts of the right shapes (one scale a row where a group would outreach it); `dtype` is what the layer computes for."""
         if scheme.is_none:
             raise SchemeError("scheme '16' leaves a module as it is: there is nothing to pack")
-        self.scheme, self.packed_shape = scheme, tuple(shape)
+        self.scheme, self.packed_shape = scheme.for_row(shape[-1]), tuple(shape)
         self._mode: Mode = "fast"
         self._handles = None
         self._compute_dtype = _float_dtype(dtype or torch.get_default_dtype())
         self._part_dtypes = {}
-        for name, (part_shape, array_dtype) in part_shapes(scheme, self.packed_shape).items():
+        for name, (part_shape, array_dtype) in part_shapes(self.scheme, self.packed_shape).items():
             part = torch.empty(part_shape, dtype=torch.from_numpy(np.empty(0, array_dtype)).dtype, device=device)
             self._part_dtypes[name] = part.dtype
             self.register_parameter(name, nn.Parameter(part, requires_grad=False))

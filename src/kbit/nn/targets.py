@@ -31,7 +31,7 @@ class Target:
     Attributes:
         name: dotted name of the packed module to be (for experts: of the projection).
         kind: what the layer is.
-        scheme: how it will be encoded; never "16".
+        scheme: how it will be encoded: never "16", and ``g-1`` where the group chosen would outreach a row.
         parameter: dotted name of the weight in the ordinary model.
         shape: shape of the packed matrix [rows, cols] or stack [count, rows, cols]; a row is an output.
         transposed: the ordinary weight has its last two dimensions the other way round.
@@ -118,7 +118,7 @@ def _target(group: list[_Weight], scheme: Scheme) -> Target:
     if first.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
     places = tuple(weight.name for weight in group)
-    return Target(first.name, first.kind, scheme, first.parameter, shape, first.transposed, first.tensor.dtype, places)
+    return Target(first.name, first.kind, scheme.for_row(shape[-1]), first.parameter, shape, first.transposed, first.tensor.dtype, places)
 
 
 def _obstacle(group: list[_Weight], holders: set[str]) -> str:

@@ -6,20 +6,22 @@ it was opened is an `IntegrityError`.
 """
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kbit.core.errors import FormatError, IntegrityError, LimitError, ShapeError, StorageError
 from kbit.core.files import open_regular, storage_errors
 from kbit.store.header import DTYPES, Limits, TensorEntry, near, scan_header
 from kbit.store.seal import check_seal, tensor_hasher
 
-__all__ = ["CHUNK_BYTES", "Container", "open_container", "read_exactly"]
+__all__ = ["CHUNK_BYTES", "Container", "Memory", "open_container", "read_exactly"]
 
 CHUNK_BYTES = 1 << 20
 DEFAULT_LIMITS = Limits()
@@ -29,6 +31,13 @@ _FOREIGN = {
     b"GGUF": "a GGUF file",
     b"\x80": "perhaps a pickle: convert it to safetensors",
 }
+
+
+class Memory(Protocol):
+    """Where tensors are read to, such as `kbit.native.memory.HugeMemory`."""
+
+    def empty(self, size_bytes: int) -> NDArray[np.uint8]:
+        """Fresh bytes, aligned for any dtype."""
 
 
 class Container:
@@ -43,8 +52,8 @@ class Container:
 
     _fd = -1
 
-    def __init__(self, path: Path, fd: int, size_bytes: int, limits: Limits) -> None:
-        self.path, self.size_bytes = path, size_bytes
+    def __init__(self, path: Path, fd: int, size_bytes: int, limits: Limits, memory: Memory | None = None) -> None:
+        self.path, self.size_bytes, self._memory = path, size_bytes, memory
         head = _read_head(fd, size_bytes, str(path), limits)
         header = scan_header(head, size_bytes - len(head), str(path), limits)
         hashes = check_seal(head, header, str(path))
@@ -137,10 +146,15 @@ class Container:
         if rows is not None:
             offset += rows[0] * (entry.nbytes // shape[0])
             shape = (rows[1] - rows[0], *shape[1:])
-        out = np.empty(shape, DTYPES[entry.dtype])
+        out = self._empty(shape, DTYPES[entry.dtype])
         self._fill(out, offset)
         out.flags.writeable = False
         return out
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        if self._memory is None:
+            return np.empty(shape, dtype)
+        return self._memory.empty(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
     def _fill(self, out: np.ndarray[Any, Any], offset: int) -> None:
         if self._fd < 0:
@@ -149,8 +163,10 @@ class Container:
             read_exactly(self._fd, out.reshape(-1).data.cast("B"), offset, str(self.path), self.size_bytes)
 
 
-def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Container:
+def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS, memory: Memory | None = None) -> Container:
     """Open a safetensors file; kbit's own files are held against their seal at once (payloads by `Container.check`).
+
+    Tensors are read into `memory`, by default into ordinary arrays.
 
     Raises:
         FormatError: it is not a safetensors file without holes; the message names file, field and offset.
@@ -163,7 +179,7 @@ def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Contain
         fd = os.dup(file.fileno())
     try:
         with storage_errors(path, "read the header"):
-            return Container(path, fd, os.fstat(fd).st_size, limits)
+            return Container(path, fd, os.fstat(fd).st_size, limits, memory)
     except BaseException:
         os.close(fd)
         raise

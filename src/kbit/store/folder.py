@@ -15,7 +15,7 @@ import numpy as np
 
 from kbit.core.errors import FormatError, IntegrityError, NumericsError
 from kbit.store.check import check_folder
-from kbit.store.container import DEFAULT_LIMITS, Container, open_container
+from kbit.store.container import DEFAULT_LIMITS, Container, Memory, open_container
 from kbit.store.header import Limits, TensorEntry, near
 from kbit.store.manifest import MANIFEST_KEY, ROOT_KEY, Manifest, merge_manifests
 from kbit.store.parts import check_parts, part_names
@@ -123,7 +123,14 @@ class StoredModel:
         self.close()
 
 
-def open_model(path: str | Path, *, allow_code: bool = False, require_seal: bool = True, limits: Limits = DEFAULT_LIMITS) -> StoredModel:
+def open_model(
+    path: str | Path,
+    *,
+    allow_code: bool = False,
+    require_seal: bool = True,
+    limits: Limits = DEFAULT_LIMITS,
+    memory: Memory | None = None,
+) -> StoredModel:
     """Open a model's folder: one that kbit wrote, or a plain checkpoint in safetensors.
 
     Args:
@@ -131,6 +138,7 @@ def open_model(path: str | Path, *, allow_code: bool = False, require_seal: bool
         allow_code: accept an `auto_map` in the configuration (see `check_folder`).
         require_seal: refuse a folder whose configuration says kbit and whose files carry no seal.
         limits: of each header.
+        memory: where tensors are read to; ordinary arrays without it.
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: as their docstrings say.
@@ -139,7 +147,7 @@ def open_model(path: str | Path, *, allow_code: bool = False, require_seal: bool
     config = check_folder(folder, allow_code=allow_code)
     files, index = find_shards(folder)
     with ExitStack() as stack:
-        containers = {name: stack.enter_context(_open_shard(folder, name, limits)) for name in files}
+        containers = {name: stack.enter_context(_open_shard(folder, name, limits, memory)) for name in files}
         model = StoredModel(folder, config, containers, index)
         quantization = config.get("quantization_config")
         if require_seal and model.manifest is None and isinstance(quantization, dict) and quantization.get("quant_method") == "kbit":
@@ -148,11 +156,11 @@ def open_model(path: str | Path, *, allow_code: bool = False, require_seal: bool
     return model
 
 
-def _open_shard(folder: Path, name: str, limits: Limits) -> Container:
+def _open_shard(folder: Path, name: str, limits: Limits, memory: Memory | None) -> Container:
     path = locate(folder, name)
     if not path.exists():
         raise FormatError(f"{folder}: the index names {name}, which is missing")
-    return open_container(path, limits)
+    return open_container(path, limits, memory)
 
 
 def _place_tensors(path: Path, containers: Mapping[str, Container], index: Mapping[str, str] | None) -> dict[str, Container]:

@@ -138,9 +138,7 @@ class Manifest:
             seed=fields.take("seed", _integer),
             loss=fields.take("loss", _optional(_number)),
             ties=fields.take("ties", lambda ties: {_text(alias): _text(owner) for alias, owner in _object(ties).items()}),
-            modules=fields.take(
-                "modules", lambda items: {name: _module(item, f"module {name!r}") for name, item in _object(items).items()}
-            ),
+            modules=fields.take("modules", _modules),
         )
         if fields.take("recipe_digest", _digest) != manifest.recipe_digest:
             raise IntegrityError(f"{source}: recipe_digest does not match the plan")
@@ -211,6 +209,11 @@ def _module(value: Any, source: str) -> Module:
     fields.finish()
     if module.scheme.is_none:
         raise FormatError(f"{source}: field 'scheme': a tensor left in 16 bits is no quantized module")
+    if module.scheme.group_size > module.shape[-1]:
+        raise FormatError(
+            f"{source}: field 'scheme': expected a group size of at most the {module.shape[-1]} columns of a row, "
+            f"got {module.scheme.group_size} in {module.scheme.text!r}"
+        )
     return module
 
 

@@ -41,8 +41,14 @@ class BlockLayout:
 
     @classmethod
     def of(cls, scheme: Scheme, rows: int, cols: int) -> Self:
-        """Layout of a matrix under a scheme."""
+        """Layout of a matrix under a scheme.
+
+        Raises:
+            ShapeError: a size below 1, or a group longer than the row (`Scheme.for_row` says what it is recorded as).
+        """
         logical_shape((rows, cols))
+        if scheme.group_size > cols:
+            raise ShapeError(f"{scheme.text}: expected a group size of at most the {cols} columns of a row, or -1, got {scheme.group_size}")
         return cls(rows, cols, cols if scheme.group_size == -1 else scheme.group_size)
 
     @property

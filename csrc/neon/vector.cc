@@ -1,0 +1,7 @@
+// The engine's vector operations for this instruction set.
+#include "vector/vector_ops.h"
+
+namespace kbit {
+#define KBIT_VECTOR_OPS neon_vector_ops
+#include "vector/table.inl"
+}  // namespace kbit

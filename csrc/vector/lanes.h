@@ -1,0 +1,137 @@
+// Sixteen lanes of fp32 by the compilers' vector extension, and the few functions that everything else here is made of.
+//
+// For inclusion into one file an instruction set, inside its anonymous namespace: nothing here may be shared by files that are compiled with
+// different options. Lanes are independent, sums run in a fixed order and nothing is contracted: every instruction set computes the same bytes.
+
+constexpr int64_t kLanes = 16;
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef float LooseFloats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int8_t SignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
+
+#define KBIT_INLINE static inline __attribute__((always_inline))
+
+KBIT_INLINE Floats all(float value) { return Floats{} + value; }
+KBIT_INLINE Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
+KBIT_INLINE void store(float* p, Floats v) { *reinterpret_cast<LooseFloats*>(p) = v; }
+
+// `count` < 16 numbers, and zeros.
+KBIT_INLINE Floats load_some(const float* p, int64_t count) {
+  Floats v{};
+  for (int64_t i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+}
+KBIT_INLINE void store_some(float* p, Floats v, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+
+KBIT_INLINE Floats bits_to_floats(Words w) { return reinterpret_cast<Floats>(w); }
+KBIT_INLINE Words floats_to_bits(Floats f) { return reinterpret_cast<Words>(f); }
+
+// Halves to floats by exponent arithmetic (see half.h); Inf and NaN keep an all-ones exponent.
+KBIT_INLINE Floats widen_halves(const uint16_t* p) {
+  const Words wide = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words);
+  const Words magnitude = (wide & 0x7fff) << 13;
+  const Words special = reinterpret_cast<Words>(reinterpret_cast<Ints>(magnitude) >= 0x0f800000) & 0x7f800000;
+  return bits_to_floats((wide & 0x8000) << 16 | floats_to_bits(bits_to_floats(magnitude) * 0x1p112f) | special);
+}
+
+KBIT_INLINE Floats widen_bfloats(const uint16_t* p) {
+  return bits_to_floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16);
+}
+
+// Nearest half, ties to even; beyond the largest half: infinity.
+KBIT_INLINE uint16_t narrow_to_half(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  bits &= 0x7fffffffu;
+  if (bits > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (bits >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (bits < 0x38800000u) {  // subnormal: adding 0.5 rounds at its last place
+    float magnitude;
+    __builtin_memcpy(&magnitude, &bits, 4);
+    const float rounded = magnitude + 0.5f;
+    uint32_t out;
+    __builtin_memcpy(&out, &rounded, 4);
+    return static_cast<uint16_t>(sign | (out - 0x3f000000u));
+  }
+  bits += 0xfffu + (bits >> 13 & 1u);
+  return static_cast<uint16_t>(sign | (bits - 0x38000000u) >> 13);
+}
+
+// Sum of the lanes as a tree: halves onto each other.
+KBIT_INLINE float sum(Floats v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
+
+KBIT_INLINE float largest(Floats v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) lane[i] = lane[i] < lane[i + width] ? lane[i + width] : lane[i];
+  }
+  return lane[0];
+}
+
+KBIT_INLINE Floats maximum(Floats a, Floats b) { return a < b ? b : a; }
+KBIT_INLINE Floats minimum(Floats a, Floats b) { return b < a ? b : a; }
+
+// exp by Cephes' polynomial, within 2 ulp; below −87.3 and above 88.3 as at those ends. NaN stays NaN.
+KBIT_INLINE Floats exponential(Floats x) {
+  x = x < all(-87.3f) ? all(-87.3f) : x;
+  x = x > all(88.3f) ? all(88.3f) : x;
+  const Floats rounder = all(12582912.0f);  // 1.5 · 2^23: what is added to it is rounded to an integer
+  const Floats n = (x * 1.44269504088896341f + rounder) - rounder;
+  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const Floats y = (p * (r * r) + r) + 1.0f;
+  const Words exponent = reinterpret_cast<Words>(__builtin_convertvector(n, Ints) + 127) << 23;
+  return y * bits_to_floats(exponent);
+}
+
+KBIT_INLINE Floats sigmoid(Floats x) { return all(1.0f) / (all(1.0f) + exponential(-x)); }
+
+// tanh x = 1 − 2 / (exp(2x) + 1); near zero by its series, where that difference would cancel.
+KBIT_INLINE Floats hyperbolic_tangent(Floats x) {
+  const Floats square = x * x;
+  const Floats series = x * (((square * (-17.0f / 315.0f) + 2.0f / 15.0f) * square - 1.0f / 3.0f) * square + 1.0f);
+  const Floats direct = all(1.0f) - all(2.0f) / (exponential(x + x) + 1.0f);
+  return square < all(0.015625f) ? series : direct;
+}
+
+// erf by Abramowitz and Stegun 7.1.26: within 1.5e-7.
+KBIT_INLINE Floats error_function(Floats x) {
+  const Floats magnitude = x < all(0.0f) ? -x : x;
+  const Floats t = all(1.0f) / (all(1.0f) + magnitude * 0.3275911f);
+  const Floats poly = ((((t * 1.061405429f - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+  const Floats value = all(1.0f) - poly * exponential(-magnitude * magnitude);
+  return x < all(0.0f) ? -value : value;
+}
+
+// visit(offset, count): whole vectors with count 16, then what is left.
+template <class Visit>
+KBIT_INLINE void each(int64_t count, Visit&& visit) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) visit(i, kLanes);
+  if (i < count) visit(i, count - i);
+}
+KBIT_INLINE Floats take(const float* p, int64_t count) { return count == kLanes ? load(p) : load_some(p, count); }
+KBIT_INLINE void put(float* p, Floats v, int64_t count) {
+  if (count == kLanes) store(p, v);
+  else store_some(p, v, count);
+}

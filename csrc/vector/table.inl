@@ -1,0 +1,11 @@
+// The table of one instruction set. The including file has opened `namespace kbit` and defines KBIT_VECTOR_OPS, the table's name.
+
+namespace {
+#include "vector/lanes.h"
+#include "vector/rows.inl"
+#include "vector/dense.inl"
+#include "vector/cache.inl"
+#include "vector/attend.inl"
+}  // namespace
+
+const VectorOps KBIT_VECTOR_OPS{norm, add, scale, epilogue, rotate, softmax, dense_row, dense, hadamard, store_position, expand, attend};

@@ -1,0 +1,35 @@
+"""Resident memory of this process."""
+
+import resource
+import sys
+from pathlib import Path
+
+__all__ = ["peak_rss_bytes", "rss_bytes"]
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far.
+
+    From `VmHWM` where there is a /proc: `ru_maxrss` of a fresh process still holds the peak of the one that started it.
+    """
+    value = _status("VmHWM")
+    if value is not None:
+        return value
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process now (the peak so far, where the system does not say)."""
+    value = _status("VmRSS")
+    return peak_rss_bytes() if value is None else value
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

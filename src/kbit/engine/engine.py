@@ -1,0 +1,248 @@
+"""`Engine`: a model that takes tokens and answers with logits, at the speed of memory.
+
+Everything above a forward step (sampling, beams, batches, speculation) stands on six calls: `sequence`, `fork`, `truncate`, `free`,
+`length` and `step`. A row's logits depend on its own sequence only: what else is in the step, and how many threads there are, changes no
+byte of them.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbit import native
+from kbit.core.errors import LimitError, NumericsError, SchemeError, ShapeError
+from kbit.core.registry import suggest
+from kbit.engine.feeds import Feed, check_feeds, wanted_rows
+from kbit.engine.ops import ForwardPlan
+from kbit.engine.plan import make_plan
+from kbit.engine.program import NativeProgram
+from kbit.engine.traffic import weight_bytes_per_token
+from kbit.engine.weights import ModelWeights
+from kbit.kernels.cpu import MODES, Mode
+from kbit.native import _kbit
+from kbit.native.memory import HugeMemory
+from kbit.store.folder import open_model
+
+__all__ = ["CacheFormat", "Engine"]
+
+CacheFormat = Literal["fp32", "fp16", "int8", "int4"]
+
+PAGE_POSITIONS = 32
+_MAX_PAGES = 1 << 17
+_DEFAULT_ROWS = 512
+
+
+class Engine:
+    """Sequences over a model's plan.
+
+    Args:
+        plan: what a step computes.
+        weights: of the model.
+        mode: ``fast`` (int8 activations) or ``exact`` (fp32, fixed order).
+        threads: 0 for all that `kbit.native.threads` counts.
+        cache: how keys and values are kept.
+        cache_positions: room for so many positions over all sequences; by default what a quarter of the memory holds, at most 4 million.
+        max_rows: rows that are computed in one native call; longer feeds go in several.
+
+    Raises:
+        LimitError: no memory for the cache.
+    """
+
+    def __init__(
+        self,
+        plan: ForwardPlan,
+        weights: ModelWeights,
+        *,
+        mode: Mode = "fast",
+        threads: int = 0,
+        cache: CacheFormat = "fp16",
+        cache_positions: int | None = None,
+        max_rows: int = _DEFAULT_ROWS,
+    ) -> None:
+        _check_choices(mode, cache, plan)
+        self.plan, self.mode = plan, mode
+        self.threads = threads or native.threads()
+        self.vocabulary, self.context = plan.vocabulary, plan.context
+        self.max_rows = max_rows
+        self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
+        self._program = NativeProgram(plan, weights, max_rows=max_rows, threads=self.threads)
+        self._cache = _make_cache(plan, cache, cache_positions)
+        self._lengths: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Self:
+        """The model of a folder, packed by kbit or in 16 or 32 bits; its weights are read straight into huge pages.
+
+        Args:
+            path: the folder.
+            options: of the engine.
+
+        Raises:
+            ModelError: an architecture or option that the engine does not do.
+            FormatError, IntegrityError, StorageError: a folder that cannot be read.
+        """
+        size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+        with open_model(path, memory=HugeMemory(size_bytes + size_bytes // 64)) as stored:
+            weights = ModelWeights(stored)
+            return cls(make_plan(stored.config, weights), weights, **options)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that a step works in, besides weights and cache."""
+        return self._program.workspace_bytes
+
+    @property
+    def cache_bytes_per_position(self) -> float:
+        """Memory of one cached position, over all layers and heads."""
+        return float(self._cache.page_bytes()) / PAGE_POSITIONS
+
+    def sequence(self) -> int:
+        """A new, empty sequence."""
+        with self._lock:
+            handle: int = self._cache.create()
+            self._lengths[handle] = 0
+            return handle
+
+    def fork(self, sequence: int, length: int | None = None) -> int:
+        """A new sequence of the first `length` positions of another (all by default), which shares their memory.
+
+        Raises:
+            NumericsError: a sequence that is not alive.
+            ShapeError: more positions than it has.
+        """
+        with self._lock:
+            length = self._checked(sequence, length)
+            handle: int = self._cache.fork(sequence, length)
+            self._lengths[handle] = length
+            return handle
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget all positions from `length` on (errors as for `fork`)."""
+        with self._lock:
+            self._cache.truncate(sequence, self._checked(sequence, length))
+            self._lengths[sequence] = length
+
+    def free(self, sequence: int) -> None:
+        """Forget a sequence (`NumericsError` for one that is not alive)."""
+        with self._lock:
+            self._checked(sequence, None)
+            self._cache.release(sequence)
+            del self._lengths[sequence]
+
+    def length(self, sequence: int) -> int:
+        """Positions that a sequence has (`NumericsError` for one that is not alive)."""
+        with self._lock:
+            return self._checked(sequence, None)
+
+    def step(self, feeds: Sequence[Feed]) -> NDArray[np.float32]:
+        """Append tokens to sequences, and answer with the outputs of the rows that are wanted.
+
+        A step that fails, or that Ctrl-C ends between two native calls, leaves every sequence as it was.
+
+        Returns:
+            Logits [wanted rows, vocabulary] (hidden states for a model without a head), in the order of the feeds and their tokens.
+
+        Raises:
+            ShapeError, NumericsError, LimitError: as `check_feeds`; LimitError too where the cache has no room.
+        """
+        with self._lock:
+            check_feeds(feeds, self.plan, self._lengths)
+            try:
+                self._reserve(feeds)
+                result = self._run(feeds)
+            except BaseException:
+                for feed in feeds:
+                    self._cache.truncate(feed.sequence, self._lengths[feed.sequence])
+                raise
+            for feed in feeds:
+                self._lengths[feed.sequence] += len(feed.tokens)
+            return result
+
+    def _checked(self, sequence: int, length: int | None) -> int:
+        if sequence not in self._lengths:
+            raise NumericsError(f"sequence {sequence} is not alive: expected one of {len(self._lengths)} that are")
+        if length is not None and not 0 <= length <= self._lengths[sequence]:
+            raise ShapeError(f"sequence {sequence}: expected a length of 0…{self._lengths[sequence]}, got {length}")
+        return self._lengths[sequence] if length is None else length
+
+    def _reserve(self, feeds: Sequence[Feed]) -> None:
+        for feed in feeds:
+            if not self._cache.reserve(feed.sequence, len(feed.tokens)):
+                raise LimitError(
+                    f"sequence {feed.sequence}: no room in the cache for {len(feed.tokens)} positions more "
+                    f"({self._cache.free_pages() * PAGE_POSITIONS} are free): free a sequence, or give the engine more cache_positions"
+                )
+
+    def _run(self, feeds: Sequence[Feed]) -> NDArray[np.float32]:
+        tokens = np.concatenate([np.asarray(feed.tokens, np.int32) for feed in feeds])
+        wanted = np.asarray(wanted_rows(feeds), np.int64)
+        result = np.empty((wanted.size, self.plan.buffers[self.plan.result]), np.float32)
+        for first, segments in self._calls(feeds):
+            rows = int(segments[:, 2].sum())
+            begin, end = np.searchsorted(wanted, (first, first + rows))
+            here = np.ascontiguousarray(wanted[begin:end] - first)
+            self._program.native.run(
+                self._cache,
+                tokens[first:].ctypes.data,
+                rows,
+                segments.ctypes.data,
+                len(segments),
+                here.ctypes.data,
+                here.size,
+                result[begin:].ctypes.data,
+                self.mode == "exact",
+                self.threads,
+            )
+        return result
+
+    def _calls(self, feeds: Sequence[Feed]) -> list[tuple[int, NDArray[np.int64]]]:
+        """The native calls of a step: (first row of the step, segments [n, 3] of sequence, first row of the call, rows)."""
+        calls: list[tuple[int, NDArray[np.int64]]] = []
+        segments: list[tuple[int, int, int]] = []
+        first = row = 0
+        for feed in feeds:
+            left = len(feed.tokens)
+            while left:
+                count = min(left, self.max_rows - (row - first))
+                segments.append((feed.sequence, row - first, count))
+                row, left = row + count, left - count
+                if row - first == self.max_rows:
+                    calls.append((first, np.asarray(segments, np.int64)))
+                    first, segments = row, []
+        if segments:
+            calls.append((first, np.asarray(segments, np.int64)))
+        return calls
+
+
+def _check_choices(mode: str, cache: str, plan: ForwardPlan) -> None:
+    if mode not in MODES:
+        raise SchemeError(f"unknown mode {mode!r}: {suggest(mode, MODES)}")
+    if cache not in get_args(CacheFormat):
+        raise SchemeError(f"unknown cache format {cache!r}: {suggest(cache, get_args(CacheFormat))}")
+    if cache == "int4" and plan.head_dim % 2:
+        raise SchemeError(f"cache format int4: expected heads of an even size, got {plan.head_dim}")
+
+
+def _make_cache(plan: ForwardPlan, cache: CacheFormat, positions: int | None) -> "_kbit.Cache":
+    number = get_args(CacheFormat).index(cache)
+    page_bytes = _kbit.Cache(plan.layers, plan.kv_heads, plan.head_dim, number, 1).page_bytes()
+    if positions is None:
+        pages = min(_memory_bytes() // 4 // page_bytes, _MAX_PAGES)
+    elif positions < 1:
+        raise ShapeError(f"cache_positions: expected at least 1, got {positions}")
+    else:
+        pages = -(-positions // PAGE_POSITIONS)
+    try:
+        return _kbit.Cache(plan.layers, plan.kv_heads, plan.head_dim, number, max(pages, 1))
+    except MemoryError:
+        raise LimitError(f"no memory for a cache of {pages * PAGE_POSITIONS} positions ({pages * page_bytes} bytes)") from None
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
