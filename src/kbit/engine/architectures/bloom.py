@@ -1,19 +1,7 @@
 """BLOOM (Le Scao et al. 2022): no positions but a slope a head, interleaved queries, keys and values, a norm on the embeddings."""
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    Place,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, Place, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import interleaved, read_heads
 from kbit.engine.architectures.settings import Settings
 

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from kbit.engine.architectures.blocks import Architecture, Join, Layer
+from kbit.engine.architectures.blocks import Join, Layer
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings

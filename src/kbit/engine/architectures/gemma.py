@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from kbit.engine.architectures.blocks import Architecture, HeadSizes, Join, Layer, SelfAttention
+from kbit.engine.architectures.blocks import HeadSizes, Join, Layer, SelfAttention
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads, windows
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings

@@ -5,8 +5,8 @@ RMS norms before each sublayer, rotary positions, grouped keys and values, a gat
 
 from collections.abc import Iterable
 
-from kbit.engine.architectures.blocks import Architecture
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads, windows
 from kbit.engine.architectures.rope import Rope, read_rope
 from kbit.engine.architectures.settings import Settings

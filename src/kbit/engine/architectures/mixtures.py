@@ -1,7 +1,8 @@
 """Llama-like decoders with a mixture of experts for a feed-forward layer: Mixtral and Qwen 3 MoE."""
 
-from kbit.engine.architectures.blocks import Architecture, FeedForward, Matrix, Mixture
+from kbit.engine.architectures.blocks import FeedForward, Matrix, Mixture
 from kbit.engine.architectures.decoder import SPELLINGS, Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings

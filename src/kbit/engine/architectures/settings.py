@@ -97,6 +97,13 @@ class Settings:
             raise self.error(keys, "true or false", value)
         return default if value is None else value
 
+    def text(self, *keys: str, default: str) -> str:
+        """A text."""
+        value = self.raw(*keys)
+        if value is not None and not isinstance(value, str):
+            raise self.error(keys, "a text", value)
+        return default if value is None else value
+
     def activation(self, *keys: str, default: str) -> Activation:
         """An activation by transformers' name."""
         value = default if (value := self.raw(*keys)) is None else value
