@@ -14,8 +14,9 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from kbit.engine.plan import make_plan
+from kbit.engine.plan import make_encoder_decoder_plan, make_plan
 from kbit.engine.reference import ReferenceEngine
+from kbit.engine.reference_pair import ReferenceEncoderDecoder
 from kbit.engine.weights import ModelWeights
 from kbit.store.folder import open_model
 
@@ -23,6 +24,7 @@ from .models import KINDS, build, save
 
 Checkpoint = Callable[[str], Path]
 Engines = Callable[..., ReferenceEngine]
+Pairs = Callable[[Path], ReferenceEncoderDecoder]
 Plain = Callable[[dict[str, torch.Tensor]], ModelWeights]
 
 
@@ -54,6 +56,19 @@ def engines() -> Iterator[Engines]:
             stored = stack.enter_context(open_model(folder))
             weights = ModelWeights(stored)
             return ReferenceEngine(make_plan(stored.config, weights, context), weights)
+
+        yield open_engine
+
+
+@pytest.fixture
+def pairs() -> Iterator[Callable[[Path], ReferenceEncoderDecoder]]:
+    """Folder → a reference engine over a model with encoder and decoder."""
+    with ExitStack() as stack:
+
+        def open_engine(folder: Path) -> ReferenceEncoderDecoder:
+            stored = stack.enter_context(open_model(folder))
+            weights = ModelWeights(stored)
+            return ReferenceEncoderDecoder(make_encoder_decoder_plan(stored.config, weights), weights)
 
         yield open_engine
 

@@ -182,23 +182,51 @@ KINDS: dict[str, Kind] = {
 }
 
 
+_T5 = {
+    "vocab_size": VOCABULARY, "d_model": 48, "d_kv": 10, "d_ff": 80, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, "pad_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+_BART = {
+    "vocab_size": VOCABULARY, "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 80, "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 6, "max_position_embeddings": CONTEXT, "pad_token_id": 0,
+    "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 1, "forced_eos_token_id": 1,
+}  # fmt: skip
+
+#: models that encode one text and decode another
+PAIRS: dict[str, Kind] = {
+    "t5": Kind("T5ForConditionalGeneration", "T5Config", _T5),
+    "t5_gated": Kind("T5ForConditionalGeneration", "T5Config", _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "bart": Kind("BartForConditionalGeneration", "BartConfig", _BART),
+    "bart_scaled": Kind("BartForConditionalGeneration", "BartConfig", _BART | {"scale_embedding": True, "activation_function": "relu"}),
+    "marian": Kind("MarianMTModel", "MarianConfig", _BART | {"activation_function": "swish", "scale_embedding": True}),
+    "marian_apart": Kind(
+        "MarianMTModel",
+        "MarianConfig",
+        _BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 83, "tie_word_embeddings": False},
+    ),
+}
+
+
 def config_of(name: str) -> dict[str, Any]:
     """The `config.json` of a kind."""
-    kind = KINDS[name]
+    kind = KINDS.get(name) or PAIRS[name]
     values: dict[str, Any] = json.loads(getattr(transformers, kind.config)(**kind.settings).to_json_string(use_diff=False))
     return values
 
 
 def build(name: str) -> nn.Module:
     """The model, the same at every call, attention in its plain form."""
-    kind = KINDS[name]
+    kind = KINDS.get(name) or PAIRS[name]
     torch.manual_seed(7)
     config = getattr(transformers, kind.config)(**kind.settings)
     config._attn_implementation = "eager"
     model = getattr(transformers, kind.cls)(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            randomize(parameter)
+            if parameter.requires_grad:  # Marian's sines are a parameter too
+                randomize(parameter)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
     return model.eval()
 
 
@@ -222,9 +250,16 @@ def answer(model: nn.Module, tokens: list[int]) -> NDArray[np.float32]:
     return np.asarray(values[0].float().numpy())
 
 
-def text(length: int, seed: int = 0) -> list[int]:
+def answer_pair(model: nn.Module, source: list[int], target: list[int]) -> NDArray[np.float32]:
+    """Logits [target tokens, vocabulary] of the decoder."""
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target]))
+    return np.asarray(output.logits[0].float().numpy())
+
+
+def text(length: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[int]:
     """Token ids, none of them special."""
-    return [int(token) for token in np.random.default_rng(seed).integers(3, VOCABULARY, length)]
+    return [int(token) for token in np.random.default_rng(seed).integers(3, vocabulary, length)]
 
 
 def difference(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -7,9 +7,11 @@ from transformers.activations import ACT2FN
 from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
 from transformers.models.cohere import modeling_cohere
 from transformers.models.llama import modeling_llama
+from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from kbit.engine.architectures.settings import ACTIVATIONS as NAMES
-from kbit.engine.arithmetic import ACTIVATIONS, alibi_slopes, normalize, rotate, route, softcap, softmax
+from kbit.engine.arithmetic import ACTIVATIONS, alibi_slopes, normalize, relative_buckets, rotate, route, softcap, softmax, waves
 from kbit.engine.ops import Norm, Rotary
 
 X = np.linspace(-12, 12, 2001, dtype=np.float32).reshape(3, -1)
@@ -64,6 +66,20 @@ def test_norms() -> None:
     plain = torch.nn.functional.rms_norm(x, x.shape[1:], None, 1e-3)
     np.testing.assert_allclose(normalize(X, Norm("rms", None, None, 1e-3), None, None), plain.numpy(), atol=1e-5)
     np.testing.assert_allclose(normalize(X, Norm("rms", "w", None, 1e-3, plus_one=True), weight - 1, None), rms.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize(("buckets", "longest"), [(32, 128), (8, 12), (4, 20), (64, 1000)])
+def test_buckets_of_distances(both_ways: bool, buckets: int, longest: int) -> None:
+    distance = np.arange(-2 * longest, 2 * longest + 1)
+    expected = T5Attention._relative_position_bucket(torch.from_numpy(distance), both_ways, buckets, longest)
+    np.testing.assert_array_equal(relative_buckets(distance, buckets, longest, both_ways=both_ways), expected.numpy())
+
+
+def test_waves_are_sines_then_cosines() -> None:
+    table = MarianSinusoidalPositionalEmbedding(50, 12).create_weight().numpy()
+    frequencies = tuple(10_000.0 ** (-2 * i / 12) for i in range(6))
+    np.testing.assert_allclose(waves(np.arange(50), frequencies), table, atol=1e-7)
 
 
 def test_softcap() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kbit.core.errors import LimitError, NumericsError
+from kbit.core.errors import LimitError, NumericsError, ShapeError
 from kbit.engine.feeds import Feed
 from kbit.engine.reference import ReferenceEngine
 
@@ -60,9 +60,9 @@ def test_lengths_are_bounded(llama: ReferenceEngine) -> None:
     sequence = llama.sequence()
     llama.step([Feed(sequence, text(5), "none")])
     for length in (-1, 6):
-        with pytest.raises(LimitError, match=f"expected a length in 0…5, got {length}"):
+        with pytest.raises(ShapeError, match=f"expected a length in 0…5, got {length}"):
             llama.truncate(sequence, length)
-        with pytest.raises(LimitError, match=f"expected a length in 0…5, got {length}"):
+        with pytest.raises(ShapeError, match=f"expected a length in 0…5, got {length}"):
             llama.fork(sequence, length)
 
 

@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from kbit.engine.ops import Activation, Attention, Norm, Rotary
 
-__all__ = ["ACTIVATIONS", "alibi_slopes", "attend", "normalize", "rotate", "route", "softcap", "softmax"]
+__all__ = [
+    "ACTIVATIONS",
+    "alibi_slopes",
+    "attend",
+    "attend_all",
+    "normalize",
+    "relative_buckets",
+    "rotate",
+    "route",
+    "softcap",
+    "softmax",
+    "waves",
+]
 
 Rows = NDArray[np.float32]
 
@@ -82,7 +94,24 @@ def alibi_slopes(heads: int) -> Rows:
     return np.array(slopes, np.float32)
 
 
-def attend(op: Attention, q: Rows, k: Rows, v: Rows, start: int) -> Rows:
+def relative_buckets(distance: NDArray[np.int64], buckets: int, longest: int, *, both_ways: bool) -> NDArray[np.int64]:
+    """Bucket of each distance, key − query (T5; see `Relative`): half of a side's buckets are exact, the others grow geometrically."""
+    side = buckets // 2 if both_ways else buckets
+    upper = np.where(distance > 0, side, 0) if both_ways else 0
+    far = np.abs(distance) if both_ways else np.maximum(-distance, 0)
+    exact = side // 2
+    growth = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(longest / exact))
+    grown = np.minimum(exact + (growth * np.float32(side - exact)).astype(np.int64), side - 1)
+    return np.asarray(upper + np.where(far < exact, far, grown), np.int64)
+
+
+def waves(positions: NDArray[np.int64], frequencies: tuple[float, ...]) -> Rows:
+    """Sinusoidal positions, sines first: [rows, 2 · frequencies]."""
+    angles = positions[:, None] * np.array(frequencies, np.float64)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def attend(op: Attention, q: Rows, k: Rows, v: Rows, start: int, biases: Rows | None = None) -> Rows:
     """Attention of one sequence.
 
     Args:
@@ -91,23 +120,42 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, start: int) -> Rows:
         k: keys [positions, kv_heads, head_dim] of the sequence from position 0.
         v: its values, likewise.
         start: position of the first query.
+        biases: table of `op.relative`, [buckets, heads].
 
     Returns:
         [rows, heads · head_dim].
     """
-    group = op.heads // op.kv_heads
-    k, v = (np.repeat(part, group, axis=1).transpose(1, 0, 2) for part in (k, v))
-    scores = softcap(np.float32(op.scale) * (q.transpose(1, 0, 2) @ k.transpose(0, 2, 1)), op.softcap)
-    distance = np.arange(k.shape[1]) - (start + np.arange(len(q)))[:, None]
+    scores = softcap(_scores(q, k, op.scale), op.softcap)
+    distance = np.arange(len(k)) - (start + np.arange(len(q)))[:, None]
     if op.alibi:
         scores = scores + alibi_slopes(op.heads)[:, None, None] * distance.astype(np.float32)
+    if op.relative is not None and biases is not None:
+        buckets = relative_buckets(distance, op.relative.buckets, op.relative.longest, both_ways=not op.causal)
+        scores = scores + biases[buckets].transpose(2, 0, 1)
     hidden = np.zeros(distance.shape, bool)
     if op.causal:
         hidden |= distance > 0
     if op.window is not None:
         hidden |= distance <= -op.window
-    mixed = softmax(np.where(hidden, np.float32(-np.inf), scores)) @ v
-    return np.ascontiguousarray(mixed.transpose(1, 0, 2)).reshape(len(q), -1)
+    return _mix(np.where(hidden, np.float32(-np.inf), scores), v)
+
+
+def attend_all(q: Rows, k: Rows, v: Rows, scale: float) -> Rows:
+    """Attention of queries over all keys, as `attend` without positions."""
+    return _mix(_scores(q, k, scale), v)
+
+
+def _scores(q: Rows, k: Rows, scale: float) -> Rows:
+    """Scores [heads, rows, positions] of queries [rows, heads, d] and keys [positions, kv_heads, d]."""
+    k = np.repeat(k, q.shape[1] // k.shape[1], axis=1)
+    return np.asarray(np.float32(scale) * (q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)), np.float32)
+
+
+def _mix(scores: Rows, v: Rows) -> Rows:
+    """Values [positions, kv_heads, d] weighted by the softmax of scores: [rows, heads · d]."""
+    v = np.repeat(v, scores.shape[0] // v.shape[1], axis=1).transpose(1, 0, 2)
+    mixed = softmax(scores) @ v
+    return np.ascontiguousarray(mixed.transpose(1, 0, 2)).reshape(scores.shape[1], -1)
 
 
 def route(logits: Rows, top_k: int, *, normalize: bool) -> tuple[NDArray[np.int64], Rows]:

@@ -2,7 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 
-from kbit.engine.ops import Attention, Embed, Experts, ForwardPlan, Linear, Norm, Normalize, Op, Part, Select, WeightSlice
+from kbit.engine.ops import (
+    Attention,
+    CrossAttention,
+    Embed,
+    Experts,
+    ForwardPlan,
+    Linear,
+    Norm,
+    Normalize,
+    Op,
+    Part,
+    Remember,
+    Select,
+    Waves,
+    WeightSlice,
+)
 from kbit.engine.weights import ModelWeights
 
 __all__ = ["plan_text"]
@@ -48,6 +63,13 @@ class _Listing:
             return "attention", _flow(op.q.buffer, op.out), self._attention(op)
         if isinstance(op, Experts):
             return "experts", _flow(op.source, op.out, accumulate=op.accumulate), self._experts(op)
+        if isinstance(op, Waves):
+            return "waves", _flow("position", op.out, accumulate=op.accumulate), f"{len(op.frequencies)} frequencies"
+        if isinstance(op, Remember):
+            return "remember", _flow(op.k.buffer, "memory"), f"layer {op.layer}, {op.kv_heads} heads of {op.head_dim}"
+        if isinstance(op, CrossAttention):
+            what = f"layer {op.layer}, {op.heads} heads on {op.kv_heads} of {op.head_dim}"
+            return "attention", _flow(f"{op.q.buffer}, memory", op.out), what
         assert isinstance(op, Select), f"no words for {type(op).__name__}"
         return "select", _flow(op.source, op.out), "wanted rows"
 
@@ -81,6 +103,7 @@ class _Listing:
                 op.window is not None and f"window {op.window}",
                 op.alibi and "alibi",
                 op.softcap is not None and f"capped at {op.softcap:g}",
+                op.relative is not None and self._matrix(op.relative.table),
                 op.q_norm is not None and f"queries: {self._norm(op.q_norm)}",
                 op.k_norm is not None and f"keys: {self._norm(op.k_norm)}",
                 not op.causal and "both ways",

@@ -15,7 +15,9 @@ from typing import Literal
 __all__ = [
     "Activation",
     "Attention",
+    "CrossAttention",
     "Embed",
+    "EncoderDecoderPlan",
     "Experts",
     "ForwardPlan",
     "Heads",
@@ -24,8 +26,11 @@ __all__ = [
     "Normalize",
     "Op",
     "Part",
+    "Relative",
+    "Remember",
     "Rotary",
     "Select",
+    "Waves",
     "WeightSlice",
 ]
 
@@ -87,6 +92,21 @@ class Embed:
     source: Literal["token", "position", "type"] = "token"
     scale: float = 1.0
     offset: int = 0
+    accumulate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """Sinusoidal positions: out[r] (+)= [sin(p·f) for f in frequencies] + [cos(p·f) for f in frequencies], p the position of row r.
+
+    Attributes:
+        frequencies: radians a position; half as many as `out` is wide.
+        out: buffer written.
+        accumulate: add to `out` instead of writing it.
+    """
+
+    frequencies: tuple[float, ...]
+    out: str
     accumulate: bool = False
 
 
@@ -164,6 +184,23 @@ class Rotary:
 
 
 @dataclass(frozen=True, slots=True)
+class Relative:
+    """A learned bias of scores by how far a key stands from its query (Raffel et al. 2020, T5).
+
+    Short distances have a bucket each, longer ones share one with more and more others, up to `longest`, from where all share the last.
+
+    Attributes:
+        table: [buckets, heads].
+        buckets: rows of the table. Where attention goes both ways, the upper half is for keys after the query.
+        longest: see above.
+    """
+
+    table: WeightSlice
+    buckets: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Multi-head attention of each row over the keys and values of its sequence, its own and all earlier ones (or all, if not causal).
 
@@ -182,6 +219,7 @@ class Attention:
         window: a row sees the last `window` positions, itself included; None for all.
         alibi: add slope[h] · (key position − query position), slopes as in BLOOM (Press et al. 2022).
         softcap: c·tanh(score / c) before the softmax, or None.
+        relative: bias by distance, or None.
     """
 
     layer: int
@@ -200,6 +238,44 @@ class Attention:
     window: int | None = None
     alibi: bool = False
     softcap: float | None = None
+    relative: Relative | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep keys and values of the rows as their sequence's memory, for the decoder that the sequence is encoded for.
+
+    Attributes:
+        layer: index of the decoder's layer that will read them.
+        k, v: where the projections lie.
+        kv_heads, head_dim: sizes.
+    """
+
+    layer: int
+    k: Heads
+    v: Heads
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrossAttention:
+    """Attention of each row over the whole memory of its sequence: as `Attention`, without positions, cache or mask.
+
+    Attributes:
+        layer: index that the memory's keys and values were kept under.
+        q: where the queries lie.
+        out: buffer [rows, heads·head_dim].
+        heads, kv_heads, head_dim, scale: as in `Attention`.
+    """
+
+    layer: int
+    q: Heads
+    out: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +319,7 @@ class Select:
     out: str
 
 
-Op = Embed | Normalize | Linear | Attention | Experts | Select
+Op = Embed | Waves | Normalize | Linear | Attention | Remember | CrossAttention | Experts | Select
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +348,18 @@ class ForwardPlan:
     head_dim: int
     causal: bool
     architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDecoderPlan:
+    """Two plans: a text is encoded in one step, whose `Remember` operations leave a memory; then the decoder's steps read it.
+
+    Attributes:
+        encoder: answers with hidden states.
+        decoder: answers with logits.
+        start: token that the decoder's text begins with; None where the configuration has none.
+    """
+
+    encoder: ForwardPlan
+    decoder: ForwardPlan
+    start: int | None

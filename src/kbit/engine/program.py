@@ -88,6 +88,8 @@ class NativeProgram:
                 self._add_experts(op)
             case Select():
                 self.native.select(self._buffers[op.source], self._buffers[op.out])
+            case _:
+                raise ModelError(f"the native step has no {type(op).__name__}: ReferenceEngine runs this plan")
 
     def _add_linear(self, op: Linear) -> None:
         self.native.linear(
@@ -103,6 +105,8 @@ class NativeProgram:
         )
 
     def _add_attention(self, op: Attention) -> None:
+        if op.relative is not None:
+            raise ModelError("the native step has no biases by distance: ReferenceEngine runs this plan")
         rotary = op.rotary
         frequencies = None if rotary is None else self.native.vector(np.asarray(rotary.frequencies, np.float32))
         slopes = self.native.vector(alibi_slopes(op.heads)) if op.alibi else None

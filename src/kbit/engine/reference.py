@@ -10,15 +10,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kbit.core.errors import LimitError, NumericsError
-from kbit.engine.arithmetic import ACTIVATIONS, attend, normalize, rotate, route, softcap
+from kbit.core.errors import NumericsError, ShapeError
+from kbit.engine.arithmetic import ACTIVATIONS, attend, attend_all, normalize, rotate, route, softcap, waves
 from kbit.engine.feeds import Feed, check_feeds, wanted_rows
-from kbit.engine.ops import Attention, Embed, Experts, ForwardPlan, Heads, Linear, Norm, Normalize, Op, Part, Select, WeightSlice
+from kbit.engine.ops import (
+    Attention,
+    CrossAttention,
+    Embed,
+    Experts,
+    ForwardPlan,
+    Heads,
+    Linear,
+    Norm,
+    Normalize,
+    Op,
+    Part,
+    Remember,
+    Select,
+    Waves,
+    WeightSlice,
+)
 from kbit.engine.weights import ModelWeights, as_float32
 
-__all__ = ["ReferenceEngine"]
+__all__ = ["Past", "ReferenceEngine"]
 
 Floats = NDArray[np.float32]
+#: keys and values [positions, kv_heads, head_dim] of each layer
 Past = list[tuple[Floats, Floats]]
 
 
@@ -42,6 +59,7 @@ class _Step:
         wanted: rows that `Select` takes.
         buffers: name → [rows, width].
         pasts: sequence → keys and values, those of this step appended layer by layer.
+        memories: sequence → keys and values of what was encoded for it, those of this step added.
     """
 
     tokens: NDArray[np.int64]
@@ -50,6 +68,7 @@ class _Step:
     wanted: list[int]
     buffers: dict[str, Floats]
     pasts: dict[int, Past]
+    memories: dict[int, Past]
 
 
 class ReferenceEngine:
@@ -63,31 +82,32 @@ class ReferenceEngine:
     def __init__(self, plan: ForwardPlan, weights: ModelWeights) -> None:
         self.plan, self.weights = plan, weights
         self._pasts: dict[int, Past] = {}
+        self._memories: dict[int, Past] = {}
         self._lengths: dict[int, int] = {}
         self._next = 0
         self._weights: dict[str, Floats] = {}
 
-    def sequence(self) -> int:
-        """A new, empty sequence."""
+    def sequence(self, memory: Past | None = None) -> int:
+        """A new, empty sequence; a decoder's is given the memory of the text that was encoded for it."""
         empty = np.empty((0, self.plan.kv_heads, self.plan.head_dim), np.float32)
-        return self._admit([(empty, empty)] * self.plan.layers, 0)
+        return self._admit([(empty, empty)] * self.plan.layers, 0, memory or [])
 
     def fork(self, sequence: int, length: int | None = None) -> int:
         """A new sequence with the first `length` positions of another, all of them unless told.
 
         Raises:
             NumericsError: not alive.
-            LimitError: more positions than it has.
+            ShapeError: more positions than it has.
         """
         length = self._check(sequence, length)
-        return self._admit([(k[:length], v[:length]) for k, v in self._pasts[sequence]], length)
+        return self._admit([(k[:length], v[:length]) for k, v in self._pasts[sequence]], length, self._memories[sequence])
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forget all positions from `length` on.
 
         Raises:
             NumericsError: not alive.
-            LimitError: more positions than it has.
+            ShapeError: more positions than it has.
         """
         self._lengths[sequence] = self._check(sequence, length)
         self._pasts[sequence] = [(k[:length], v[:length]) for k, v in self._pasts[sequence]]
@@ -99,7 +119,7 @@ class ReferenceEngine:
             NumericsError: not alive.
         """
         self._check(sequence, None)
-        del self._pasts[sequence], self._lengths[sequence]
+        del self._pasts[sequence], self._lengths[sequence], self._memories[sequence]
 
     def length(self, sequence: int) -> int:
         """Positions that a sequence has.
@@ -108,6 +128,15 @@ class ReferenceEngine:
             NumericsError: not alive.
         """
         return self._check(sequence, None)
+
+    def memory(self, sequence: int) -> Past:
+        """Keys and values, for each layer of the decoder, that an encoder's step left.
+
+        Raises:
+            NumericsError: not alive.
+        """
+        self._check(sequence, None)
+        return self._memories[sequence]
 
     def step(self, feeds: Sequence[Feed]) -> Floats:
         """One forward step.
@@ -123,13 +152,14 @@ class ReferenceEngine:
         for op in self.plan.ops:
             _RUN[type(op)](self, op, step)
         self._pasts.update(step.pasts)
+        self._memories.update(step.memories)
         for run in step.runs:
             self._lengths[run.sequence] = run.start + run.end - run.begin
         return step.buffers[self.plan.result]
 
-    def _admit(self, past: Past, length: int) -> int:
+    def _admit(self, past: Past, length: int, memory: Past) -> int:
         sequence, self._next = self._next, self._next + 1
-        self._pasts[sequence], self._lengths[sequence] = past, length
+        self._pasts[sequence], self._lengths[sequence], self._memories[sequence] = past, length, memory
         return sequence
 
     def _check(self, sequence: int, length: int | None) -> int:
@@ -137,7 +167,7 @@ class ReferenceEngine:
             raise NumericsError(f"sequence {sequence} is not alive: expected one of {len(self._lengths)} that are")
         present = self._lengths[sequence]
         if length is not None and not 0 <= length <= present:
-            raise LimitError(f"sequence {sequence}: expected a length in 0…{present}, got {length}")
+            raise ShapeError(f"sequence {sequence}: expected a length in 0…{present}, got {length}")
         return present if length is None else length
 
     def _begin(self, feeds: Sequence[Feed]) -> _Step:
@@ -147,7 +177,8 @@ class ReferenceEngine:
             runs.append(_Run(feed.sequence, begin, begin + len(feed.tokens), self._lengths[feed.sequence]))
         tokens = np.array([token for feed in feeds for token in feed.tokens], np.int64)
         positions = np.concatenate([run.start + np.arange(run.end - run.begin) for run in runs])
-        return _Step(tokens, positions, runs, wanted_rows(feeds), {}, {run.sequence: list(self._pasts[run.sequence]) for run in runs})
+        pasts, memories = ({run.sequence: list(kept[run.sequence]) for run in runs} for kept in (self._pasts, self._memories))
+        return _Step(tokens, positions, runs, wanted_rows(feeds), {}, pasts, memories)
 
     # ---- operations
 
@@ -155,6 +186,9 @@ class ReferenceEngine:
         index = {"token": step.tokens, "position": step.positions, "type": np.zeros_like(step.tokens)}[op.source]
         rows = self._matrix(op.table)[index + op.offset] * np.float32(op.scale)
         self._write(op.out, rows, step, accumulate=op.accumulate)
+
+    def _waves(self, op: Waves, step: _Step) -> None:
+        self._write(op.out, waves(step.positions, op.frequencies), step, accumulate=op.accumulate)
 
     def _normalize(self, op: Normalize, step: _Step) -> None:
         self._write(op.out, self._normed(step.buffers[op.source], op.norm), step, accumulate=op.accumulate)
@@ -179,12 +213,25 @@ class ReferenceEngine:
         q, k = self._normed(q, op.q_norm), self._normed(k, op.k_norm)
         if op.rotary is not None:
             q, k = rotate(q, step.positions, op.rotary), rotate(k, step.positions, op.rotary)
+        biases = None if op.relative is None else self._matrix(op.relative.table)
         outputs = []
         for run in step.runs:
             rows, past = slice(run.begin, run.end), step.pasts[run.sequence]
             keys, values = past[op.layer]
             past[op.layer] = np.concatenate([keys, k[rows]]), np.concatenate([values, v[rows]])
-            outputs.append(attend(op, q[rows], *past[op.layer], run.start))
+            outputs.append(attend(op, q[rows], *past[op.layer], run.start, biases))
+        self._write(op.out, np.concatenate(outputs), step)
+
+    def _remember(self, op: Remember, step: _Step) -> None:
+        k, v = (self._heads(place, op.kv_heads, op.head_dim, step) for place in (op.k, op.v))
+        for run in step.runs:
+            memory = step.memories[run.sequence]
+            assert len(memory) == op.layer, "layers are remembered in order, once"
+            memory.append((k[run.begin : run.end], v[run.begin : run.end]))
+
+    def _cross_attention(self, op: CrossAttention, step: _Step) -> None:
+        q = self._heads(op.q, op.heads, op.head_dim, step)
+        outputs = [attend_all(q[run.begin : run.end], *step.memories[run.sequence][op.layer], op.scale) for run in step.runs]
         self._write(op.out, np.concatenate(outputs), step)
 
     def _experts(self, op: Experts, step: _Step) -> None:
@@ -237,9 +284,12 @@ class ReferenceEngine:
 
 _RUN: Mapping[type[Op], Callable[..., None]] = {
     Embed: ReferenceEngine._embed,
+    Waves: ReferenceEngine._waves,
     Normalize: ReferenceEngine._normalize,
     Linear: ReferenceEngine._linear,
     Attention: ReferenceEngine._attention,
+    Remember: ReferenceEngine._remember,
+    CrossAttention: ReferenceEngine._cross_attention,
     Experts: ReferenceEngine._experts,
     Select: ReferenceEngine._select,
 }

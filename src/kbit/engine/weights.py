@@ -97,7 +97,7 @@ class ModelWeights:
         if self._packed(name):
             return self.stored.quantized(name)
         if info := self._dense(name):
-            return _as_dense(self.stored.array(info.owner), info.dtype)
+            return _as_dense(self.stored.array(info.owner).reshape(info.shape), info.dtype)
         if parts := find_experts(self.stored, name):
             return _as_dense(read_experts(self.stored, parts), parts.dtype.lower())
         raise ModelError(f"{self.stored.path}: expected a weight {name!r}, got no such tensor{self._near(name)}")
@@ -109,7 +109,7 @@ class ModelWeights:
             ModelError: no such vector, or one of another size.
         """
         info = self.info(name, (size,))
-        return as_float32(_as_dense(self.stored.array(info.owner), info.dtype))
+        return as_float32(_as_dense(self.stored.array(info.owner).reshape(size), info.dtype))
 
     def _packed(self, name: str) -> WeightInfo | None:
         manifest = self.stored.manifest
@@ -125,7 +125,8 @@ class ModelWeights:
             owner = self.stored.tied.get(tensor, tensor)
             if owner in self.stored:
                 entry = self.stored.entry(owner)
-                return WeightInfo(name, owner, entry.shape, None, self._dtype(owner, entry.dtype), entry.nbytes)
+                shape = _logical(entry.shape, module=tensor != name)
+                return WeightInfo(name, owner, shape, None, self._dtype(owner, entry.dtype), entry.nbytes)
         return None
 
     def _experts(self, name: str) -> WeightInfo | None:
@@ -142,6 +143,11 @@ class ModelWeights:
         if tag not in DENSE_TAGS:
             raise DTypeError(f"{self.stored.path}: {tensor!r}: expected {', '.join(DENSE_TAGS)} or a packed module, got {tag}")
         return tag.lower()
+
+
+def _logical(shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:
+    """Shape as a matrix or a vector: parameters by themselves may have a 1 in front that they are broadcast by ([1, n] for a vector)."""
+    return shape[1:] if not module and len(shape) == 2 and shape[0] == 1 else shape
 
 
 def as_float32(weight: QuantizedTensor | Dense) -> NDArray[np.float32]:

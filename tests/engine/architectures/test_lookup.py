@@ -1,13 +1,14 @@
 """`describe`: the way from a configuration to its entry."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from kbit.core.errors import ModelError
-from kbit.engine.architectures import MODEL_TYPES, describe
+from kbit.engine.architectures import MODEL_TYPES, describe, describe_encoder_decoder
 
-from ..models import KINDS, config_of
+from ..models import KINDS, PAIRS, config_of
 
 
 def test_every_entry_is_tried_on_a_model() -> None:
@@ -38,3 +39,15 @@ def test_unknown_types_are_refused(model_type: Any, message: str) -> None:
 def test_a_configuration_without_type_is_refused() -> None:
     with pytest.raises(ModelError, match="the engine knows no None"):
         describe({})
+
+
+ODD: tuple[Any, ...] = (None, True, -1, 0, 7, 10**30, 0.0, -1.5, 1e39, "", "odd", [], [None], [3], {}, {"rope_type": []}, {"factor": "x"})
+
+
+@pytest.mark.parametrize("name", [*KINDS, *PAIRS])
+def test_odd_values_are_refused_or_read_but_never_crash(name: str) -> None:
+    config, read = config_of(name), describe if name in KINDS else describe_encoder_decoder
+    for key in (*config, "rope_scaling", "rope_theta", "sliding_window", "layer_types"):
+        for value in ODD:
+            with suppress(ModelError):
+                read({**config, key: value})

@@ -31,6 +31,12 @@ def test_heads_must_divide_what_they_share() -> None:
     assert read_heads(settings(num_attention_heads=5, head_dim=7)) == HeadSizes(24, 5, 5, 7)
 
 
+def test_heads_have_a_bounded_width() -> None:
+    for values in ({"head_dim": 65537}, {"hidden_size": 4 * 65537}):
+        with pytest.raises(ModelError, match="'head_dim': expected at most 65536 dimensions of a head, got 65537"):
+            read_heads(settings(**values))
+
+
 def test_projections_say_where_their_heads_lie() -> None:
     apart = separate(("q", "k", "v"), HEADS, bias=True)
     assert apart.matrices == (Matrix("q", 20, 24, bias=True), Matrix("k", 10, 24, bias=True), Matrix("v", 10, 24, bias=True))

@@ -28,7 +28,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
                                "factor": 2.0, **LONG},
     "longrope with its own": {"rope_theta": 10000.0, "rope_type": "longrope", "original_max_position_embeddings": 4096,
                               "attention_factor": 1.1, **LONG},
-    "partial": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.4},
+    "partial": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.48},
 }  # fmt: skip
 
 
@@ -83,6 +83,13 @@ def test_the_older_wording_means_the_same(name: str) -> None:
     assert ours(old) == ours(config(SCALINGS[name]))
 
 
+def test_an_odd_number_of_dimensions_is_rounded_up_where_it_fits() -> None:
+    values = Settings({"max_position_embeddings": 64, "partial_rotary_factor": 0.25}, "test")
+    assert len(read_rope(values, 12).rotary.frequencies) == 2
+    with pytest.raises(ModelError, match="'partial_rotary_factor': expected a share that makes pairs of a head's 7 dimensions, got 1"):
+        read_rope(Settings({"max_position_embeddings": 64}, "test"), 7)
+
+
 def test_families_word_it_in_their_own_way() -> None:
     dialect = RopeDialect(theta=500.0, theta_key="base", partial=0.25, partial_key="share", renamed={"su": "linear"})
     usual = ours(config({"rope_theta": 500.0, "partial_rotary_factor": 0.25}))
@@ -109,6 +116,7 @@ def test_layers_may_have_rotations_of_their_own() -> None:
         ({"rope_type": "dynamic", "factor": 2.0}, r"'rope_type': expected a scaling that the engine knows \(.*\), got 'dynamic'"),
         ({"rope_type": "yarm"}, r"\(did you mean 'yarn'\?\), got 'yarm'"),
         ({"rope_type": 3}, "'rope_type': expected a scaling"),
+        ({"rope_type": ["linear"]}, "'rope_type': expected a scaling"),
         ({"rope_type": "linear"}, "llama: rope_parameters: 'factor': expected a number above 0, got None"),
         ({"rope_type": "linear", "factor": 0}, "'factor': expected a number above 0, got 0"),
         ({"rope_type": "llama3", "factor": 8.0}, "'low_freq_factor': expected a number"),
@@ -120,8 +128,8 @@ def test_layers_may_have_rotations_of_their_own() -> None:
          "'original_max_position_embeddings': expected at least 2, got 1"),
         ({"mrope_section": [1, 2]}, r"'mrope_section': expected only keys that the engine knows"),
         ({"rope_theta": -1.0}, "'rope_theta': expected a number above 0, got -1.0"),
-        ({"partial_rotary_factor": 1.5}, "'partial_rotary_factor': expected a share of 96 dimensions of at least 2, got 1.5"),
-        ({"partial_rotary_factor": 0.01}, "'partial_rotary_factor': expected a share of 96 dimensions of at least 2, got 0.01"),
+        ({"partial_rotary_factor": 1.5}, "expected a share that makes pairs of a head's 96 dimensions, got 1.5"),
+        ({"partial_rotary_factor": 0.01}, "'partial_rotary_factor': expected a share that makes pairs"),
     ],
 )  # fmt: skip
 def test_other_scalings_are_refused(scaling: dict[str, Any], message: str) -> None:

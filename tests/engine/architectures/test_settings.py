@@ -54,11 +54,19 @@ def test_null_says_that_there_is_none_and_absence_nothing() -> None:
 
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "3", True, 1 << 50, [3]])
 def test_integers_are_bounded(value: object) -> None:
-    with pytest.raises(ModelError, match="test: 'n': expected an integer of at least 1, got "):
+    with pytest.raises(ModelError, match="test: 'n': expected an integer in 1…2147483647, got "):
         settings(n=value).integer("n")
 
 
-@pytest.mark.parametrize("value", [None, 0.0, -2, "3", True, float("inf"), float("nan")])
+def test_layers_are_bounded() -> None:
+    assert settings(num_hidden_layers=3).layers() == range(3)
+    assert settings(n_layer=3).layers("n_layer") == range(3)
+    for count in (0, 4097):
+        with pytest.raises(ModelError, match=f"'num_hidden_layers': expected an integer in 1…4096, got {count}"):
+            settings(num_hidden_layers=count).layers()
+
+
+@pytest.mark.parametrize("value", [None, 0.0, -2, "3", True, float("inf"), float("nan"), 10**400])
 def test_numbers_are_bounded(value: object) -> None:
     with pytest.raises(ModelError, match="test: 'x': expected a number above 0, got "):
         settings(x=value).number("x")

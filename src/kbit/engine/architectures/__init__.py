@@ -6,12 +6,12 @@ no business of its. A new family is a function here and a line in `_ENTRIES`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kbit.core.errors import ModelError
 from kbit.core.registry import suggest
+from kbit.engine.architectures.bart import bart, marian
 from kbit.engine.architectures.bert import bert, roberta
-from kbit.engine.architectures.blocks import Architecture
 from kbit.engine.architectures.bloom import bloom
 from kbit.engine.architectures.cohere import cohere
 from kbit.engine.architectures.gemma import gemma, gemma2, gemma3_text
@@ -19,12 +19,16 @@ from kbit.engine.architectures.gpt2 import gpt2
 from kbit.engine.architectures.gptj import gptj
 from kbit.engine.architectures.llama import granite, llama, mistral, qwen2, qwen3
 from kbit.engine.architectures.mixtures import mixtral, qwen3_moe
+from kbit.engine.architectures.model import Architecture, EncoderDecoder
 from kbit.engine.architectures.neox import gpt_neox
 from kbit.engine.architectures.opt import opt
 from kbit.engine.architectures.phi import phi, phi3
 from kbit.engine.architectures.settings import Settings
+from kbit.engine.architectures.t5 import t5
 
-__all__ = ["MODEL_TYPES", "describe"]
+__all__ = ["ENCODER_DECODER_TYPES", "MODEL_TYPES", "describe", "describe_encoder_decoder"]
+
+T = TypeVar("T")
 
 _ENTRIES: Mapping[str, Callable[[Settings], Architecture]] = {
     "bert": bert,
@@ -50,8 +54,12 @@ _ENTRIES: Mapping[str, Callable[[Settings], Architecture]] = {
     "xlm-roberta": roberta,
 }
 
+_ENCODER_DECODERS: Mapping[str, Callable[[Settings], EncoderDecoder]] = {"bart": bart, "marian": marian, "t5": t5}
+
 #: `model_type` of all configurations that have an entry
 MODEL_TYPES = tuple(_ENTRIES)
+#: the same, of those with an encoder and a decoder
+ENCODER_DECODER_TYPES = tuple(_ENCODER_DECODERS)
 
 
 def describe(config: Mapping[str, Any], context: int | None = None) -> Architecture:
@@ -65,14 +73,31 @@ def describe(config: Mapping[str, Any], context: int | None = None) -> Architect
     Raises:
         ModelError: an unknown `model_type`, or a key whose value the engine does not do.
     """
-    name = config.get("model_type")
-    if not isinstance(name, str) or name not in _ENTRIES:
-        raise ModelError(f"config.json: 'model_type': the engine knows no {name!r}: {suggest(str(name), _ENTRIES)}")
+    name, entry = _look_up(config, _ENTRIES, "a decoder or an encoder alone")
     if context is not None and context < 1:
         raise ModelError(f"{name}: expected a context of at least 1 position, got {context}")
-    architecture = _ENTRIES[name](Settings(config, name, context))
+    architecture = entry(Settings(config, name, context))
     if context is None:
         return architecture
     if architecture.context and context > architecture.context:
         raise ModelError(f"{name}: expected a context of at most {architecture.context} positions, got {context}")
     return replace(architecture, context=context)
+
+
+def describe_encoder_decoder(config: Mapping[str, Any]) -> EncoderDecoder:
+    """Both sides of a model that encodes one text and decodes another.
+
+    Raises:
+        ModelError: as `describe`.
+    """
+    name, entry = _look_up(config, _ENCODER_DECODERS, "an encoder with a decoder")
+    return entry(Settings(config, name))
+
+
+def _look_up(config: Mapping[str, Any], entries: Mapping[str, T], kind: str) -> tuple[str, T]:
+    name = config.get("model_type")
+    if isinstance(name, str) and name in entries:
+        return name, entries[name]
+    if isinstance(name, str) and (name in _ENTRIES or name in _ENCODER_DECODERS):
+        raise ModelError(f"config.json: 'model_type': expected {kind}, got {name!r}")
+    raise ModelError(f"config.json: 'model_type': the engine knows no {name!r}: {suggest(str(name), entries)}")

@@ -2,19 +2,8 @@
 
 from dataclasses import dataclass
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import read_heads, separate
 from kbit.engine.architectures.settings import Settings
 from kbit.engine.ops import Activation
@@ -55,7 +44,7 @@ def _encoder(settings: Settings, names: _Names, head_activation: Activation, fir
     settings.only("position_embedding_type", "absolute")
     heads, vocabulary = read_heads(settings), settings.integer("vocab_size")
     positions, size = settings.integer("max_position_embeddings"), heads.size
-    layers = (_layer(settings, heads, f"{names.model}encoder.layer.{index}") for index in range(settings.integer("num_hidden_layers")))
+    layers = (_layer(settings, heads, f"{names.model}encoder.layer.{index}") for index in settings.layers())
     return Architecture(
         name=settings.name,
         embedding=Embedding(

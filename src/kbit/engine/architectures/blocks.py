@@ -1,11 +1,8 @@
-"""Transformer blocks as data: what a model computes and what its tensors are called, with every number in place.
+"""Transformer blocks as data: what a layer computes and what its tensors are called, with every number in place.
 
-    x = token (+ position) (+ type) embedding, normalized where the model does
-    each layer:  x ⊕ attention(x)   x ⊕ feed(x)      ⊕ joins a sublayer f to the residual stream, see `Join`
-    head:        logits = matrix · dense(norm(x))
+    each layer:  x ⊕ attention(x)   (x ⊕ attention(x, memory))   x ⊕ feed(x)      ⊕ joins a sublayer to the residual stream, see `Join`
 
-An `Architecture` has no code of its own: entries of `kbit.engine.architectures` make one from a `config.json`, and `kbit.engine.plan` turns
-it into operations. Names are those that transformers gives its parameters; `Architecture.spellings` says how checkpoints differ.
+Names are those that transformers gives its parameters; `Architecture.spellings` says how checkpoints differ.
 """
 
 from dataclasses import dataclass
@@ -14,10 +11,8 @@ from typing import Literal
 from kbit.engine.ops import Activation, Rotary
 
 __all__ = [
-    "Architecture",
-    "Embedding",
+    "Cross",
     "FeedForward",
-    "Head",
     "HeadPlace",
     "HeadSizes",
     "Join",
@@ -27,6 +22,7 @@ __all__ = [
     "NormLayer",
     "Place",
     "Projections",
+    "RelativeTable",
     "SelfAttention",
     "Table",
 ]
@@ -91,25 +87,6 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
-    """Where the residual stream begins.
-
-    Attributes:
-        token: table of the vocabulary.
-        position: learned positions, or None.
-        types: token types, of which every row is of the first, or None.
-        project: from the table's width to the stream's, before positions are added, or None.
-        norm: applied to the sum, or None.
-    """
-
-    token: Table
-    position: Table | None = None
-    types: Table | None = None
-    project: Matrix | None = None
-    norm: NormLayer | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class HeadSizes:
     """Sizes of attention: width of the stream, query heads, key and value heads, dimensions of each."""
 
@@ -153,6 +130,16 @@ class Projections:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeTable:
+    """A table of biases by distance, [buckets, heads]; `longest` as in `kbit.engine.ops.Relative`."""
+
+    name: str
+    buckets: int
+    heads: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
 class SelfAttention:
     """Attention of a layer.
 
@@ -162,6 +149,7 @@ class SelfAttention:
         sizes: heads and their dimensions.
         scale, rotary, window, alibi, softcap: as in `kbit.engine.ops.Attention`.
         q_norm, k_norm: over each head, or None.
+        relative: bias by distance, or None.
     """
 
     inputs: Projections
@@ -174,6 +162,19 @@ class SelfAttention:
     softcap: float | None = None
     q_norm: NormLayer | None = None
     k_norm: NormLayer | None = None
+    relative: RelativeTable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Attention of a decoder's layer over the encoder's states, from which `k` and `v` are projected once a text."""
+
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    output: Matrix
+    sizes: HeadSizes
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,57 +231,19 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block. `parallel`: both sublayers read the same x, and both are added to it (GPT-NeoX, Phi); both joins are `pre` then."""
+    """One block.
+
+    Attributes:
+        attention, feed: sublayers.
+        attention_join, feed_join, cross_join: how they join the stream.
+        parallel: attention and feed read the same x, and both are added to it (GPT-NeoX, Phi); both joins are `pre` then.
+        cross: attention over an encoder's states between the two, or None.
+    """
 
     attention: SelfAttention
     attention_join: Join
     feed: FeedForward | Mixture
     feed_join: Join
     parallel: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """From the stream to logits: matrix · dense_norm(activation(dense · norm(x))).
-
-    Attributes:
-        norm: of the stream, or None.
-        matrix: [vocabulary, inputs].
-        tied: the token embedding stands for a matrix that is not stored.
-        dense, activation, dense_norm: a layer between (BERT's transform, OPT's project_out), or None.
-        optional: without `dense` in the checkpoint the model answers with its hidden states.
-        scale, softcap: of the logits.
-    """
-
-    norm: NormLayer | None
-    matrix: Matrix
-    tied: bool
-    dense: Matrix | None = None
-    activation: Activation = "none"
-    dense_norm: NormLayer | None = None
-    optional: bool = False
-    scale: float = 1.0
-    softcap: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """A whole model.
-
-    Attributes:
-        name: model type.
-        embedding, layers, head: see their classes.
-        size: width of the residual stream.
-        context: positions that it knows; 0 for no limit of its own.
-        causal: False for encoders.
-        spellings: (usual, other) parts of names: a tensor that is not stored under its name is looked for with the one put for the other.
-    """
-
-    name: str
-    embedding: Embedding
-    layers: tuple[Layer, ...]
-    head: Head
-    size: int
-    context: int
-    causal: bool = True
-    spellings: tuple[tuple[str, str], ...] = ()
+    cross: Cross | None = None
+    cross_join: Join | None = None

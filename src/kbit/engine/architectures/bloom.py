@@ -1,19 +1,7 @@
 """BLOOM (Le Scao et al. 2022): no positions but a slope a head, interleaved queries, keys and values, a norm on the embeddings."""
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    Place,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, Place, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import interleaved, read_heads
 from kbit.engine.architectures.settings import Settings
 
@@ -28,7 +16,7 @@ def bloom(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(token, norm=_norm(settings, "transformer.word_embeddings_layernorm", heads.size)),
-        layers=tuple(_layer(settings, heads, index) for index in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, index) for index in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(norm, Matrix("lm_head", vocabulary, heads.size), settings.flag("tie_word_embeddings", default=True)),
         size=heads.size,
         context=0,

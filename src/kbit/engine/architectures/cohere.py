@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from kbit.engine.architectures.blocks import Architecture, Join, Layer
+from kbit.engine.architectures.blocks import Join, Layer
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -20,7 +21,7 @@ def cohere(settings: Settings) -> Architecture:
     rope = read_rope(settings, heads.head_dim, RopeDialect(theta=500_000.0))
     rotary, width = replace(rope.rotary, interleaved=True), settings.integer("intermediate_size")
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         join = Join("pre", decoder.norm(f"{name}.input_layernorm"))
         attention, feed = decoder.attention(f"{name}.self_attn", rotary), decoder.feed(f"{name}.mlp", width)

@@ -4,20 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    Mixture,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, Mixture, NormLayer, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import separate
 from kbit.engine.architectures.settings import Settings
 from kbit.engine.ops import Activation, Rotary

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from kbit.engine.architectures.blocks import Architecture, HeadSizes, Join, Layer, SelfAttention
+from kbit.engine.architectures.blocks import HeadSizes, Join, Layer, SelfAttention
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads, windows
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -19,7 +20,7 @@ def gemma(settings: Settings) -> Architecture:
     rope = read_rope(settings, decoder.heads.head_dim)
     width = settings.integer("intermediate_size")
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         layers.append(decoder.layer(index, decoder.attention(f"{name}.self_attn", rope.rotary), decoder.feed(f"{name}.mlp", width)))
     return decoder_model(settings, decoder, layers, rope.context, tied=True, embedding_scale=_scale(decoder.heads))
@@ -31,8 +32,7 @@ def gemma2(settings: Settings) -> Architecture:
     softcap = settings.optional_number("attn_logit_softcapping", default=50.0)
     decoder = _decoder(settings, heads, _activation(settings), scale=_query_scale(settings), softcap=softcap)
     rope = read_rope(settings, heads.head_dim)
-    count = settings.integer("num_hidden_layers")
-    pattern = tuple("full_attention" if index % 2 else "sliding_attention" for index in range(count))
+    pattern = tuple("full_attention" if index % 2 else "sliding_attention" for index in settings.layers())
     layers = [
         _sandwich(settings, decoder, index, decoder.attention(f"model.layers.{index}.self_attn", rope.rotary, window))
         for index, window in enumerate(windows(settings, pattern))
@@ -48,8 +48,8 @@ def gemma3_text(settings: Settings) -> Architecture:
     decoder = _decoder(settings, heads, _activation(settings), scale=_query_scale(settings), qk_norm=True)
     local = read_rope(settings, heads.head_dim, RopeDialect(theta_key="rope_local_base_freq"), "sliding_attention")
     everywhere = read_rope(settings, heads.head_dim, RopeDialect(theta=1_000_000.0), "full_attention")
-    count, period = settings.integer("num_hidden_layers"), settings.integer("sliding_window_pattern", default=6)
-    pattern = tuple("sliding_attention" if (index + 1) % period else "full_attention" for index in range(count))
+    period = settings.integer("sliding_window_pattern", default=6)
+    pattern = tuple("sliding_attention" if (index + 1) % period else "full_attention" for index in settings.layers())
     layers = []
     for index, window in enumerate(windows(settings, pattern)):
         rope = everywhere if window is None else local

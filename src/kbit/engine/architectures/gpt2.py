@@ -1,18 +1,7 @@
 """GPT-2 (Radford et al. 2019): learned positions, layer norms before each sublayer, matrices stored the other way round."""
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import read_heads, side_by_side
 from kbit.engine.architectures.settings import Settings
 
@@ -29,7 +18,7 @@ def gpt2(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(token, position=Table("transformer.wpe", positions, heads.size)),
-        layers=tuple(_layer(settings, heads, i) for i in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, i) for i in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(norm, Matrix("lm_head", vocabulary, heads.size), settings.flag("tie_word_embeddings", default=True)),
         size=heads.size,
         context=positions,

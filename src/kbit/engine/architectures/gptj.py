@@ -2,19 +2,8 @@
 
 from dataclasses import replace
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import read_heads, separate
 from kbit.engine.architectures.rope import plain_rotary
 from kbit.engine.architectures.settings import Settings
@@ -34,7 +23,7 @@ def gptj(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("transformer.wte", vocabulary, heads.size)),
-        layers=tuple(_layer(settings, heads, rotary, index) for index in range(settings.integer("n_layer", "num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, rotary, index) for index in settings.layers("n_layer", "num_hidden_layers")),
         head=Head(_norm(settings, "transformer.ln_f", heads.size), matrix, settings.flag("tie_word_embeddings", default=False)),
         size=heads.size,
         context=settings.integer("n_positions", "max_position_embeddings"),

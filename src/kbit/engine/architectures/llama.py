@@ -5,8 +5,8 @@ RMS norms before each sublayer, rotary positions, grouped keys and values, a gat
 
 from collections.abc import Iterable
 
-from kbit.engine.architectures.blocks import Architecture
 from kbit.engine.architectures.decoder import Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads, windows
 from kbit.engine.architectures.rope import Rope, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -28,7 +28,7 @@ def mistral(settings: Settings) -> Architecture:
     heads, activation = read_heads(settings, kv_heads=8), settings.activation("hidden_act", default="silu")
     decoder = Decoder(heads, activation, settings.number("rms_norm_eps", default=1e-6))
     window = settings.optional_integer("sliding_window", default=4096)
-    return _model(settings, decoder, (window,) * settings.integer("num_hidden_layers"))
+    return _model(settings, decoder, [window for _ in settings.layers()])
 
 
 def qwen2(settings: Settings) -> Architecture:
@@ -89,12 +89,12 @@ def _model(
 
 
 def _no_windows(settings: Settings) -> tuple[None, ...]:
-    return (None,) * settings.integer("num_hidden_layers")
+    return tuple(None for _ in settings.layers())
 
 
 def _upper_windows(settings: Settings) -> tuple[int | None, ...]:
     """Windows from layer `max_window_layers` on, where `use_sliding_window` is set."""
-    count, first = settings.integer("num_hidden_layers"), settings.integer("max_window_layers", default=28, least=0)
+    count, first = len(settings.layers()), settings.integer("max_window_layers", default=28, least=0)
     if not settings.flag("use_sliding_window", default=False):
         return _no_windows(settings)
     return windows(settings, ("full_attention",) * min(first, count) + ("sliding_attention",) * max(count - first, 0))

@@ -1,7 +1,8 @@
 """Llama-like decoders with a mixture of experts for a feed-forward layer: Mixtral and Qwen 3 MoE."""
 
-from kbit.engine.architectures.blocks import Architecture, FeedForward, Matrix, Mixture
+from kbit.engine.architectures.blocks import FeedForward, Matrix, Mixture
 from kbit.engine.architectures.decoder import SPELLINGS, Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture
 from kbit.engine.architectures.parts import read_heads
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -16,7 +17,7 @@ def mixtral(settings: Settings) -> Architecture:
     rope = read_rope(settings, heads.head_dim, RopeDialect(theta=1_000_000.0))
     window, width = settings.optional_integer("sliding_window"), settings.integer("intermediate_size")
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         mixture = _mixture(settings, decoder, f"{name}.mlp", (8, 2), width, normalize=True)
         layers.append(decoder.layer(index, decoder.attention(f"{name}.self_attn", rope.rotary, window), mixture))
@@ -33,7 +34,7 @@ def qwen3_moe(settings: Settings) -> Architecture:
     used = settings.flag("use_sliding_window", default=False)
     window = settings.optional_integer("sliding_window", default=4096) if used else None
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         attention = decoder.attention(f"{name}.self_attn", rope.rotary, window)
         layers.append(decoder.layer(index, attention, _qwen_feed(settings, decoder, f"{name}.mlp", index)))

@@ -1,18 +1,7 @@
 """GPT-NeoX and Pythia (Black et al. 2022): fused, interleaved queries, keys and values; partial rotation; mostly parallel sublayers."""
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import interleaved, read_heads
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -33,7 +22,7 @@ def gpt_neox(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("gpt_neox.embed_in", vocabulary, heads.size)),
-        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in range(settings.integer("num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in settings.layers()),
         head=Head(norm, matrix, settings.flag("tie_word_embeddings", default=False)),
         size=heads.size,
         context=rope.context,

@@ -1,19 +1,7 @@
 """OPT (Zhang et al. 2022): learned positions from 2 on, norms before or (350m) after each sublayer, embeddings narrower than the stream."""
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    Place,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, Place, SelfAttention, Table
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import read_heads, separate
 from kbit.engine.architectures.settings import Settings
 
@@ -36,7 +24,7 @@ def opt(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("model.decoder.embed_tokens", vocabulary, narrow), positions, project=project_in if projected else None),
-        layers=tuple(_layer(settings, heads, index) for index in range(settings.integer("num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, index) for index in settings.layers()),
         head=Head(
             _norm(settings, "model.decoder.final_layer_norm", size) if final else None,
             Matrix("lm_head", vocabulary, narrow),

@@ -5,6 +5,9 @@ from kbit.engine.architectures.settings import Settings
 
 __all__ = ["interleaved", "read_heads", "separate", "side_by_side", "windows"]
 
+#: rotations have a number for every other dimension
+_MOST_DIMENSIONS = 1 << 16
+
 
 def read_heads(settings: Settings, *, kv_heads: int | None = None, head_dim: int | None = None) -> HeadSizes:
     """Sizes from the usual keys.
@@ -24,7 +27,10 @@ def read_heads(settings: Settings, *, kv_heads: int | None = None, head_dim: int
     head_dim = settings.optional_integer("head_dim", default=head_dim)
     if head_dim is None and size % heads:
         raise settings.error(("num_attention_heads",), f"a divisor of {size}", heads)
-    return HeadSizes(size, heads, kv_heads, head_dim or size // heads)
+    head_dim = head_dim or size // heads
+    if head_dim > _MOST_DIMENSIONS:
+        raise settings.error(("head_dim",), f"at most {_MOST_DIMENSIONS} dimensions of a head", head_dim)
+    return HeadSizes(size, heads, kv_heads, head_dim)
 
 
 def separate(names: tuple[str, str, str], heads: HeadSizes, *, bias: bool) -> Projections:

@@ -2,20 +2,9 @@
 
 from dataclasses import replace
 
-from kbit.engine.architectures.blocks import (
-    Architecture,
-    Embedding,
-    FeedForward,
-    Head,
-    HeadSizes,
-    Join,
-    Layer,
-    Matrix,
-    NormLayer,
-    SelfAttention,
-    Table,
-)
+from kbit.engine.architectures.blocks import FeedForward, HeadSizes, Join, Layer, Matrix, NormLayer, SelfAttention, Table
 from kbit.engine.architectures.decoder import SPELLINGS, Decoder, decoder_model
+from kbit.engine.architectures.model import Architecture, Embedding, Head
 from kbit.engine.architectures.parts import read_heads, separate, side_by_side
 from kbit.engine.architectures.rope import RopeDialect, read_rope
 from kbit.engine.architectures.settings import Settings
@@ -32,7 +21,7 @@ def phi3(settings: Settings) -> Architecture:
     rope = read_rope(settings, heads.head_dim, RopeDialect(renamed={"su": "longrope", "yarn": "longrope"}))
     window = settings.optional_integer("sliding_window")
     layers = []
-    for index in range(settings.integer("num_hidden_layers")):
+    for index in settings.layers():
         name = f"model.layers.{index}"
         attention = decoder.attention(f"{name}.self_attn", rope.rotary, window)
         attention = replace(attention, inputs=side_by_side(f"{name}.self_attn.qkv_proj", heads, bias=False))
@@ -49,7 +38,7 @@ def phi(settings: Settings) -> Architecture:
     return Architecture(
         name=settings.name,
         embedding=Embedding(Table("model.embed_tokens", vocabulary, heads.size)),
-        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in range(settings.integer("num_hidden_layers"))),
+        layers=tuple(_layer(settings, heads, rope.rotary, index) for index in settings.layers()),
         head=Head(_norm(settings, "model.final_layernorm", heads.size), matrix, settings.flag("tie_word_embeddings", default=False)),
         size=heads.size,
         context=rope.context,

@@ -83,8 +83,8 @@ def read_rope(settings: Settings, head_dim: int, dialect: RopeDialect | None = N
     theta = values.number("rope_theta", default=settings.number(dialect.theta_key, default=dialect.theta))
     partial = values.number("partial_rotary_factor", default=settings.number(dialect.partial_key, default=dialect.partial))
     dims = int(head_dim * partial)
-    if partial > 1 or dims < 2:
-        raise settings.error((dialect.partial_key,), f"a share of {head_dim} dimensions of at least 2", partial)
+    if dims < 2 or dims + dims % 2 > head_dim:  # an odd number is rounded up
+        raise settings.error((dialect.partial_key,), f"a share that makes pairs of a head's {head_dim} dimensions", partial)
     longest = settings.integer("max_position_embeddings")
     original = settings.optional_integer("original_max_position_embeddings")
     original = original or values.integer("original_max_position_embeddings", default=longest)
@@ -117,9 +117,9 @@ def _parameters(settings: Settings, layer_type: str | None) -> Settings:
 def _scaling(values: Settings, dialect: RopeDialect) -> str:
     name = values.raw("rope_type", "type") or "default"
     name = dialect.renamed.get(name, name) if isinstance(name, str) else name
-    if name not in _SCALINGS:
+    if not isinstance(name, str) or name not in _SCALINGS:
         raise values.error(("rope_type",), f"a scaling that the engine knows ({suggest(str(name), _SCALINGS)})", name)
-    return str(name)
+    return name
 
 
 def _plain(theta: float, dims: int) -> Frequencies:

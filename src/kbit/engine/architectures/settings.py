@@ -1,6 +1,5 @@
 """`Settings`: a `config.json` read key by key, each typed and bounded, so that what the engine does not do is refused by name."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,9 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 
 #: larger sizes are no model's, and would overflow somewhere below
-_LARGEST = 1 << 40
+_LARGEST = (1 << 31) - 1
+#: more layers than any model has: an architecture has an object for each
+_MOST_LAYERS = 4096
 
 
 class Settings:
@@ -55,14 +56,18 @@ class Settings:
         """The refusal of a key's value."""
         return ModelError(f"{self.name}: {' or '.join(map(repr, keys))}: expected {expected}, got {got!r:.80}")
 
-    def integer(self, *keys: str, default: int | None = None, least: int = 1) -> int:
-        """An integer of at least `least`."""
+    def integer(self, *keys: str, default: int | None = None, least: int = 1, most: int = _LARGEST) -> int:
+        """An integer in `least`…`most`."""
         value = self.raw(*keys)
         if value is None and default is not None:
             return default
-        if type(value) is not int or not least <= value < _LARGEST:
-            raise self.error(keys, f"an integer of at least {least}", value)
+        if type(value) is not int or not least <= value <= most:
+            raise self.error(keys, f"an integer in {least}…{most}", value)
         return value
+
+    def layers(self, *keys: str) -> range:
+        """Indices of the layers, whose number is under one of `keys`, `num_hidden_layers` unless told."""
+        return range(self.integer(*(keys or ("num_hidden_layers",)), most=_MOST_LAYERS))
 
     def optional_integer(self, *keys: str, default: int | None = None, least: int = 1) -> int | None:
         """An integer, or None for `null`; the default only where the key is absent."""
@@ -75,7 +80,7 @@ class Settings:
         value = self.raw(*keys)
         if value is None and default is not None:
             return default
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= above:
+        if not _is_number(value) or value <= above:
             raise self.error(keys, f"a number above {above:g}", value)
         return float(value)
 
@@ -92,6 +97,13 @@ class Settings:
             raise self.error(keys, "true or false", value)
         return default if value is None else value
 
+    def text(self, *keys: str, default: str) -> str:
+        """A text."""
+        value = self.raw(*keys)
+        if value is not None and not isinstance(value, str):
+            raise self.error(keys, "a text", value)
+        return default if value is None else value
+
     def activation(self, *keys: str, default: str) -> Activation:
         """An activation by transformers' name."""
         value = default if (value := self.raw(*keys)) is None else value
@@ -102,7 +114,7 @@ class Settings:
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """A list of `count` positive numbers."""
         value = self.raw(key)
-        if not isinstance(value, list) or len(value) != count or any(type(item) not in (int, float) or item <= 0 for item in value):
+        if not isinstance(value, list) or len(value) != count or not all(_is_number(item) and item > 0 for item in value):
             raise self.error((key,), f"a list of {count} positive numbers", value)
         return tuple(float(item) for item in value)
 
@@ -136,3 +148,8 @@ class Settings:
         value = self.raw(key)
         if value is not None and value != expected:
             raise self.error((key,), "no value" if expected is None else repr(expected), value)
+
+
+def _is_number(value: object) -> bool:
+    """An integer or a float that float32 holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
