@@ -172,7 +172,8 @@ class Experiment:
             f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. Embedding and "
             f"head are one tensor here, stored as {EMBEDDING} in every k-bit row; activations are rounded to int8 (fast mode), which with "
             f"the embedding sets the floor that the curves reach at k = 8. The 16-bit row is the original file, run in float32. "
-            f"Tokens/s: one sequence, {native.threads()} thread(s), in kbit's engine. Text: excerpts of eight books that the model never saw; "
+            f"Tokens/s: one sequence, {native.threads()} thread(s), in kbit's engine. "
+            f"Text: excerpts of eight books that the model never saw; "
             f"{self.windows.protocol.text}."
         )
 
