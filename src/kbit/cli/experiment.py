@@ -23,6 +23,7 @@ from kbit.cli.tradeoff import NAMES, Row
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.evaluate.divergence import compare
+from kbit.evaluate.folder import open_source
 from kbit.evaluate.intervals import Estimate
 from kbit.evaluate.logits import ReferenceLogits
 from kbit.evaluate.models import load_causal_model, load_tokenizer
@@ -133,7 +134,7 @@ class Experiment:
     def _encoded(self, plan: Plan, reference: ReferenceLogits) -> Row:
         folder = Path(self._folder.name) / plan.default.text.replace(":", "-")
         quantize_folder(self.source, folder, plan, threads=_cores(), progress=False)
-        size, model = stored_size(folder), load_causal_model(folder)
+        size, model = stored_size(folder), open_source(folder)
         found = compare(model, reference, self.windows)
         loss, distance = found.loss.perplexity, found.divergence
         low, high = _bounds(loss)
