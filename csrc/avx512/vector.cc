@@ -1,4 +1,5 @@
 // The engine's vector operations for this instruction set.
+#include "intrinsics.h"
 #include "vector/vector_ops.h"
 
 namespace kbit {

@@ -8,7 +8,7 @@
 namespace kbit::engine {
 namespace {
 
-bool rotated(CacheFormat format) { return format == CacheFormat::int8 || format == CacheFormat::int4; }
+bool rotated(CacheFormat format) { return format != CacheFormat::fp32 && format != CacheFormat::fp16; }
 
 // cos and sin of each row's angles: fp32 angles, as the models were trained with, rounded once each.
 void fill_angles(const Worker& worker, const Rotary& rotary) {

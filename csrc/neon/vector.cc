@@ -1,4 +1,6 @@
 // The engine's vector operations for this instruction set.
+#include <arm_neon.h>
+
 #include "vector/vector_ops.h"
 
 namespace kbit {

@@ -286,7 +286,8 @@ void test_attention() {
       test_pages(en::CacheFormat::fp32, head_dim, 0);
       test_pages(en::CacheFormat::fp16, head_dim, 0.003);
       test_pages(en::CacheFormat::int8, head_dim, 0.025);
-      test_pages(en::CacheFormat::int4, head_dim, 0.4);
+      test_pages(en::CacheFormat::int4, head_dim, 0.35);
+      test_pages(en::CacheFormat::int3, head_dim, 0.7);
     }
   }
 }

@@ -44,28 +44,56 @@ KBIT_INLINE void weigh(const PageQueries& w, int64_t i, Floats low_half, Floats 
   state[1] = state[1] * out.correction + sum(total);
 }
 
+// Adds the weighted values of `Chunks` times sixteen dimensions from d on.
+template <int Count, int Chunks>
+KBIT_INLINE void add_values(const PageQueries& w, int64_t first, const Weights* weights, const float* values, int64_t d) {
+  Floats acc[Count][Chunks];
+  for (int c = 0; c < Count; ++c) {
+    for (int k = 0; k < Chunks; ++k) acc[c][k] = load(w.state[first + c] + 2 + d + k * kLanes) * weights[c].correction;
+  }
+  for (int64_t j = 0; j < w.used; ++j) {
+    Floats v[Chunks];
+    for (int k = 0; k < Chunks; ++k) v[k] = load(values + j * w.head_dim + d + k * kLanes);
+    for (int c = 0; c < Count; ++c) {
+      const Floats p = all(weights[c].p[j]);
+      for (int k = 0; k < Chunks; ++k) acc[c][k] = fused(v[k], p, acc[c][k]);
+    }
+  }
+  for (int c = 0; c < Count; ++c) {
+    for (int k = 0; k < Chunks; ++k) store(w.state[first + c] + 2 + d + k * kLanes, acc[c][k]);
+  }
+}
+
+// The same for the last, fewer than sixteen dimensions.
+template <int Count>
+KBIT_INLINE void add_last_values(const PageQueries& w, int64_t first, const Weights* weights, const float* values, int64_t d) {
+  for (int c = 0; c < Count; ++c) {
+    float* out = w.state[first + c] + 2;
+    for (int64_t i = d; i < w.head_dim; ++i) {
+      float sum_of_values = out[i] * weights[c].correction;
+      for (int64_t j = 0; j < w.used; ++j) sum_of_values = __builtin_fmaf(values[j * w.head_dim + i], weights[c].p[j], sum_of_values);
+      out[i] = sum_of_values;
+    }
+  }
+}
+
 template <int Count>
 void attend_some(const PageQueries& w, int64_t first, const float* keys, const float* values) {
   Floats score[Count][2] = {};
   for (int64_t d = 0; d < w.head_dim; ++d) {
     const Floats low = load(keys + d * kPositions), high = load(keys + d * kPositions + kLanes);
     for (int c = 0; c < Count; ++c) {
-      const float q = w.q[first + c][d];
-      score[c][0] += low * q;
-      score[c][1] += high * q;
+      const Floats q = all(w.q[first + c][d]);
+      score[c][0] = fused(low, q, score[c][0]);
+      score[c][1] = fused(high, q, score[c][1]);
     }
   }
   Weights weights[Count];
   for (int c = 0; c < Count; ++c) weigh(w, first + c, score[c][0], score[c][1], weights[c]);
-  each(w.head_dim, [&](int64_t d, int64_t n) __attribute__((always_inline)) {
-    Floats acc[Count];
-    for (int c = 0; c < Count; ++c) acc[c] = take(w.state[first + c] + 2 + d, n) * weights[c].correction;
-    for (int64_t j = 0; j < w.used; ++j) {
-      const Floats v = take(values + j * w.head_dim + d, n);
-      for (int c = 0; c < Count; ++c) acc[c] += v * weights[c].p[j];
-    }
-    for (int c = 0; c < Count; ++c) put(w.state[first + c] + 2 + d, acc[c], n);
-  });
+  int64_t d = 0;
+  for (; d + 2 * kLanes <= w.head_dim; d += 2 * kLanes) add_values<Count, 2>(w, first, weights, values, d);
+  for (; d + kLanes <= w.head_dim; d += kLanes) add_values<Count, 1>(w, first, weights, values, d);
+  if (d < w.head_dim) add_last_values<Count>(w, first, weights, values, d);
 }
 
 void attend(const PageQueries& w, const float* keys, const float* values) {

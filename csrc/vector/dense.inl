@@ -38,7 +38,7 @@ void dense_row(const engine::Dense& m, int64_t row, float factor, bool accumulat
   }
 }
 
-// Rows × tokens of sums in registers. Each sum is of four chains over the inputs, sixteen lanes each, for any block size.
+// Rows × tokens of sums in registers. Each sum is of two chains over the inputs, sixteen lanes each, for any block size.
 template <engine::DenseType T, int Rows, int Tokens>
 KBIT_INLINE void dense_block(const engine::Dense& m, const float* x, int64_t x_stride, float* y, int64_t y_stride, int64_t row, int64_t begin) {
   Floats total[Rows][Tokens][2] = {};
@@ -49,7 +49,7 @@ KBIT_INLINE void dense_block(const engine::Dense& m, const float* x, int64_t x_s
     for (int r = 0; r < Rows; ++r) w[r] = widen<T>(from[r], i, n);
     for (int t = 0; t < Tokens; ++t) {
       const Floats v = take(x + t * x_stride + i, n);
-      for (int r = 0; r < Rows; ++r) total[r][t][chain] += w[r] * v;
+      for (int r = 0; r < Rows; ++r) total[r][t][chain] = fused(w[r], v, total[r][t][chain]);
     }
   };
   int64_t i = 0;

@@ -1,7 +1,8 @@
 // Sixteen lanes of fp32 by the compilers' vector extension, and the few functions that everything else here is made of.
 //
 // For inclusion into one file an instruction set, inside its anonymous namespace: nothing here may be shared by files that are compiled with
-// different options. Lanes are independent, sums run in a fixed order and nothing is contracted: every instruction set computes the same bytes.
+// different options. Lanes are independent, sums run in a fixed order, and products are fused with sums where `fused` says so and nowhere
+// else: every instruction set computes the same bytes.
 
 constexpr int64_t kLanes = 16;
 
@@ -15,7 +16,7 @@ typedef int8_t SignedBytes __attribute__((vector_size(16), aligned(1), may_alias
 
 #define KBIT_INLINE static inline __attribute__((always_inline))
 
-KBIT_INLINE Floats all(float value) { return Floats{} + value; }
+KBIT_INLINE Floats all(float v) { return Floats{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 KBIT_INLINE Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
 KBIT_INLINE void store(float* p, Floats v) { *reinterpret_cast<LooseFloats*>(p) = v; }
 
@@ -27,6 +28,30 @@ KBIT_INLINE Floats load_some(const float* p, int64_t count) {
 }
 KBIT_INLINE void store_some(float* p, Floats v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+
+// a · b + c, rounded once.
+KBIT_INLINE Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+  union Halved {
+    Floats whole;
+    __m256 half[2];
+  } x{a}, y{b}, z{c};
+  for (int i = 0; i < 2; ++i) z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
+  return z.whole;
+#elif defined(__ARM_NEON)
+  union Quartered {
+    Floats whole;
+    float32x4_t quarter[4];
+  } x{a}, y{b}, z{c};
+  for (int i = 0; i < 4; ++i) z.quarter[i] = vfmaq_f32(z.quarter[i], x.quarter[i], y.quarter[i]);
+  return z.whole;
+#else
+  for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+#endif
 }
 
 KBIT_INLINE Floats bits_to_floats(Words w) { return reinterpret_cast<Floats>(w); }

@@ -58,12 +58,14 @@ struct VectorOps {
 // Bytes of a block: one head's keys and values for the positions of a page.
 static inline int64_t cache_block_bytes(engine::CacheFormat format, int64_t head_dim) {
   const int64_t numbers = 2 * head_dim * engine::kPagePositions;
+  const int64_t lines = head_dim + engine::kPagePositions * ceil_div(head_dim, engine::kPagePositions);  // of 32 codes
   const int64_t scales = 2 * engine::kPagePositions * 4;  // one a position for keys, one for values
   switch (format) {
     case engine::CacheFormat::fp32: return numbers * 4;
     case engine::CacheFormat::fp16: return numbers * 2;
     case engine::CacheFormat::int8: return numbers + scales;
-    case engine::CacheFormat::int4: return numbers / 2 + scales;
+    case engine::CacheFormat::int4: return lines * 16 + scales;
+    case engine::CacheFormat::int3: return lines * 12 + scales;
   }
   return 0;
 }

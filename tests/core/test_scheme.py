@@ -153,6 +153,7 @@ def test_a_scheme_does_not_change():
         ("nf4:g٦٤", "unknown option 'g٦٤'"),
         ("nf4:g6.4", "unknown option 'g6.4'"),
         ("nf4:g" + "1" * 5000, "unknown option 'g111"),
+        ("nf" * 5001, "a scheme has at most 10000 characters, got 10002: 'nfnf"),
         ("nf4:g0", "group_size must be -1 or a multiple of 16 in 16…1024, got 0"),
         ("nf4:g8", "group_size must be -1 or a multiple of 16 in 16…1024, got 8"),
         ("nf4:g100", "group_size must be -1 or a multiple of 16 in 16…1024, got 100"),
@@ -335,7 +336,8 @@ def test_lists_become_tuples_so_that_a_plan_can_be_hashed():
         ({"rules": ((None, NF4),)}, "a plan pattern is a text, got None"),
         ({"skip": ("(",)}, "plan pattern '(' is not a regular expression: missing ), unterminated subpattern"),
         ({"rules": (("a{99999999999}", NF4),)}, "plan pattern 'a{99999999999}' is not a regular expression: "),
-        ({"skip": ("(" * 20_000 + ")" * 20_000,)}, "is not a regular expression: "),
+        ({"skip": ("(" * 20_000 + ")" * 20_000,)}, "a plan pattern has at most 1000 characters, got 40000: '(((("),
+        ({"skip": ("x" * 1000,) * 201}, "the patterns of a plan have at most 200000 characters together, got 201000"),
     ],
 )
 def test_values_that_are_no_plan_are_answered(values, message):

@@ -49,7 +49,7 @@ def test_brackets_in_texts_and_in_rows_are_not_depth():
         (b"[1,]", "expected JSON: "),
         (b"[1] 2", "expected JSON: Extra data"),
         (b"]" * 100, "expected JSON: Expecting value"),
-        (b'"' + b"[" * 200, "got 200"),  # a text without an end counts as brackets: refused either way
+        (b'"' + b"[" * 200, "expected JSON: Unterminated string"),
         (b"\xef\xbb\xbf[]", "expected JSON: Unexpected UTF-8 BOM"),
         (b'["\xff"]', "expected UTF-8, got byte 0xff at offset 2"),
         ("[]".encode("utf-16"), "expected UTF-8, got byte 0xff at offset 0"),

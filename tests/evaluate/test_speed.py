@@ -133,5 +133,6 @@ def test_the_engine_runs_what_it_knows_and_transformers_the_rest(tiny_folder: Ca
 
 def test_engine_and_transformers_read_as_many_bytes(tiny_folder: Callable[..., Path]) -> None:
     folder = tiny_folder()
-    # in memory transformers holds float32, as the file does here
-    assert EngineRunner.load(folder).weight_bytes_per_token == TorchRunner.load(folder).weight_bytes_per_token
+    # In memory transformers holds float32, as the file does here, and a table of rotary frequencies.
+    found = EngineRunner.load(folder).weight_bytes_per_token
+    assert 0 <= TorchRunner.load(folder).weight_bytes_per_token - found <= 256

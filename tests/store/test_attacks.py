@@ -59,9 +59,17 @@ def zip_bytes() -> bytes:
     return file.getvalue()
 
 
+def many_entries(count: int, dtype: str = "U8", name: str = "t") -> str:
+    return ",".join(f'"{name}{index}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{index},{index + 1}]}}' for index in range(count))
+
+
 def many_tensors(count: int) -> bytes:
-    header = ",".join(f'"t{index}":{{"dtype":"U8","shape":[1],"data_offsets":[{index},{index + 1}]}}' for index in range(count))
-    return raw_container("{" + header + "}", bytes(count))
+    return raw_container("{" + many_entries(count) + "}", bytes(count))
+
+
+def metadata_of(*values: str) -> bytes:
+    """A header of metadata values as they are, escapes and all."""
+    return raw_container('{"__metadata__":{' + ",".join(f'"{index}":"{value}"' for index, value in enumerate(values)) + "}}")
 
 
 GOOD = one()
@@ -87,9 +95,15 @@ CASES: list[tuple[int, str, bytes | Callable[[], bytes], type[KbitError], str]] 
     (9, "header length 2^64 - 1", raw_container(b"{}", length=2 * HUGE - 1), FormatError, "header length at byte 0"),
     (10, "header past the end", raw_container(b"{}", length=3), FormatError, "expected 2…2"),
     (10, "header of nothing", raw_container(b"", b"{}"), FormatError, "header length at byte 0"),
-    (10, "header beyond the cap", lambda: raw_container(b" " * 25_000_001), LimitError, "Limits.header_bytes"),
+    (10, "header beyond the cap", lambda: raw_container(b" " * 16_000_001), LimitError, "Limits.header_bytes"),
     (11, "more tensors than the cap", lambda: many_tensors(100_001), LimitError, "more than 100000 tensors"),
     (11, "metadata beyond the cap", raw_container({"__metadata__": dict.fromkeys(map(str, range(1001)), "")}), LimitError, "1000 metadata"),
+    (11, "100k tensors that do not fit", lambda: raw_container(f"{{{many_entries(100_000, 'U16')}}}"), FormatError, "expected [0, 2]"),
+    (11, "a metadata value of 15 MB", lambda: metadata_of("x" * 15_000_000), LimitError, "Limits.value_bytes"),
+    (11, "a metadata value of wide characters", lambda: metadata_of("x" * 2_000_000 + "😀"), LimitError, "Limits.value_bytes"),
+    (11, "a metadata value of escapes", lambda: metadata_of("\\ud83d\\ude00" * 150_000), LimitError, "Limits.value_bytes"),
+    (11, "metadata that add up", lambda: metadata_of(*["x" * 6_000_000] * 2, "\\n" * 1_000_000), LimitError, "Limits.text_bytes"),
+    (11, "names that add up", lambda: raw_container(f'{{{many_entries(16_000, "U8", "n" * 800)}}}'), LimitError, "Limits.text_bytes"),
     (12, "lists 100k deep", text("[" * 100_000), FormatError, "tensor 'a': expected an object"),
     (12, "objects 100k deep", text('{"a":' * 100_000), FormatError, "each of dtype, shape, data_offsets once"),
     (12, "lists 100k deep in a shape", text('{"shape":' + "[" * 100_000), FormatError, f"field 'shape': expected {DIM}"),

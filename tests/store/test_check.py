@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,14 +74,20 @@ BAD_TOKENIZERS = {
     "cut-utf-8": '{"a": "é"}'.encode()[:-3],
     "nul": b'{"a": "\0"}',
     "brackets": b"{" + b"[]," * 2_100_000 + b"}",
+    "open-string": b'{"a":"' + b'\\"' * 10_000_000,
+    "spaces": b" " * 20_000_000,
 }
 
 
 @pytest.mark.parametrize("name", BAD_TOKENIZERS)
 def test_a_crafted_tokenizer_is_refused_before_the_library_sees_it(put: Put, name: str) -> None:
     path = put(BAD_TOKENIZERS[name], "tokenizer.json")
+    tracemalloc.start()
     with pytest.raises(FormatError, match=r"tokenizer\.json: "):
         check_tokenizer(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 def test_a_huge_tokenizer_is_refused_by_its_size(tmp_path: Path) -> None:
@@ -106,6 +114,18 @@ def test_what_the_library_refuses_is_a_typed_error(put: Put) -> None:
 def test_real_tokenizers_load(shared_data: Path) -> None:
     for path in sorted(shared_data.glob("models/*/tokenizer.json")):
         assert load_tokenizer(path).get_vocab_size() > 0
+
+
+def test_side_files_that_are_no_files_stay_behind(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    os.mkfifo(folder / "vocab.txt")
+    (folder / "merges.txt").symlink_to("/dev/zero")
+    (folder / "tokenizer.json").mkdir()
+    assert side_files(folder) == []
+    (tmp_path / "secret").write_text("x")
+    (folder / "LICENSE").symlink_to("../secret")
+    with pytest.raises(FormatError, match="expected a file inside"):
+        side_files(folder)
 
 
 def test_side_files_are_tokenizer_settings_and_licence(tmp_path: Path) -> None:

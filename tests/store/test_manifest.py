@@ -64,7 +64,14 @@ def edit_module(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (edit(plan={"default": "nf4", "rules": [["(" * 5000, "nf4"]]}), "'plan': "),
         (edit(plan=[]), "'plan': "),
         (edit(ties={"a": 1}), "'ties': expected a text"),
+        (edit(ties={"a\x1b[2J": "b"}), "'ties': expected a name without control characters, got 'a\\x1b[2J'"),
+        (edit(ties={"a": ""}), "'ties': expected a name"),
+        (edit(modules={"a\nb": {}}), "'modules': expected a name without control characters"),
         (edit(modules=[]), "'modules': expected an object"),
+        (edit(base_model=["x" * 10**6]), "'base_model': expected a text, got ['xxx"),
+        (edit(plan={"default": "nf" * 10**6}), "'plan': a scheme has at most 10000 characters"),
+        (edit(plan={"default": "nf4", "skip": ["x" * 10**6]}), "'plan': a plan pattern has at most 1000 characters"),
+        (edit(**{"x" * 10**6: 1}), "unknown field 'xxx"),
         (edit_module(scheme="nf4:g24"), "'modules': module 'model.layers.0.up_proj': field 'scheme': group_size must be"),
         (edit_module(scheme="nf4:g112"), "'scheme': expected a group size of at most the 96 columns"),
         (edit_module(scheme="nf4:g64", shape=[20, 48]), "at most the 48 columns of a row, got 64 in 'nf4:g64'"),
@@ -89,6 +96,7 @@ def test_whatever_is_not_a_manifest_is_refused_by_field(change: Callable[[dict[s
         Manifest.from_json(value, "m.safetensors")
     assert str(caught.value).startswith("m.safetensors: ")
     assert words in str(caught.value)
+    assert len(str(caught.value)) < 1_000
 
 
 def test_every_missing_field_is_named() -> None:
@@ -118,6 +126,15 @@ def test_bombs_are_counted_before_they_are_built() -> None:
         with pytest.raises(LimitError, match="expected at most"):
             bounded_json(data, "f", brackets=1000, commas=1000)
     assert bounded_json(b'{"a":[1,2]}', "f", brackets=2, commas=1) == {"a": [1, 2]}
+
+
+def test_a_text_is_bounded_by_what_it_takes_in_memory() -> None:
+    """One wide character makes Python hold all others as wide: refused before the text is made."""
+    narrow, wide = b'"' + b"x" * 5_000_000 + b'"', '"{}\U0001f600"'.format("x" * 5_000_000).encode()
+    assert len(bounded_json(narrow, "f", brackets=0, commas=0)) == 5_000_000
+    for data in (wide, b'"' + b"x" * 5_000_000 + rb'\ud83d\ude00"'):
+        with pytest.raises(LimitError, match="bytes of text in memory, got 2000"):
+            bounded_json(data, "f", brackets=0, commas=0)
 
 
 def test_shards_merge_to_the_whole_or_say_why_not() -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from kbit.core.errors import FormatError, ResumeMismatch, ShapeError, StorageError
+from kbit.core.errors import FormatError, LimitError, ResumeMismatch, ShapeError, StorageError
+from kbit.core.scheme import Plan, Scheme
 from kbit.store.folder import open_model
 from kbit.store.header import TensorSpec
 from kbit.store.journal import Journal
-from kbit.store.manifest import Manifest
+from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import ModelWriter, seal_model
 from kbit.store.verify import verify
 from kbit.store.writer import ContainerWriter
@@ -178,6 +179,14 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
         pytest.raises(StorageError, match="one writer at a time"),
     ):
         ModelWriter(tmp_path / "m", small_manifest(), PLAIN)
+
+
+def test_a_manifest_that_no_reader_takes_is_refused_before_the_work(tmp_path: Path) -> None:
+    modules = {f"m.{index}": Module(Scheme.parse("nf4:g16"), (16, 16)) for index in range(30_000)}
+    with pytest.raises(LimitError, match="expected at most 60000 brackets"):
+        ModelWriter(tmp_path / "m", Manifest(Plan.of("nf4:g16"), modules))
+    assert list(tmp_path.iterdir()) == []
+    ModelWriter(tmp_path / "m", Manifest(Plan.of("nf4:g16"), modules), max_shard_bytes=2_000_000).close()
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,24 @@ def test_an_index_names_files_of_its_folder_only(tmp_path: Path, weight_map: Any
 
 
 def test_an_index_of_any_size_is_bounded(tmp_path: Path) -> None:
-    for text in ('{"weight_map":{"a":' + "[]," * 1000 + "}}", '{"weight_map":{' + '"a":"b",' * 400_000 + "}}", "[" * 100_000):
+    wide = '{"weight_map":{"a":"' + "x" * 8_000_000 + "\U0001f600" + '"}}'
+    lists = '{"weight_map":{"a":' + "[]," * 1000 + "}}"
+    for text in (
+        lists,
+        '{"weight_map":{' + '"a":"b",' * 400_000 + "}}",
+        "[" * 100_000,
+        wide,
+        "9" * 10_000_000,
+        '{"a":"' + '\\"' * 5_000_000,
+    ):
         (tmp_path / INDEX_NAME).write_text(text)
-        with pytest.raises(FormatError):
+        tracemalloc.start()
+        with pytest.raises(FormatError) as caught:
             read_index(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 64 << 20
+        assert len(str(caught.value)) < 1_000
     with (tmp_path / INDEX_NAME).open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(LimitError):

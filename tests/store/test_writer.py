@@ -91,6 +91,19 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             ContainerWriter(tmp_path / "n", specs, {})
 
 
+def test_what_no_reader_takes_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for specs, metadata, error in (
+        ([TensorSpec("a\nb", "U8", (1,))], {}, FormatError),
+        ([TensorSpec("n" * 1025, "U8", (1,))], {}, LimitError),
+        ([TensorSpec("a", "U8", (1,) * 9)], {}, LimitError),
+        (SPECS, {"kbit": "x" * (6 << 20) + "x"}, LimitError),
+        (SPECS, dict.fromkeys(map(str, range(1000)), ""), LimitError),
+    ):
+        with pytest.raises(error):
+            ContainerWriter(tmp_path / "m", specs, metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_metadata_may_change_until_the_end_within_its_room(tmp_path: Path) -> None:
     for text, error in (("x" * 10, None), ("", None), ("x" * 200, LimitError)):
         with ContainerWriter(tmp_path / "m", SPECS[:1], {"note": "?" * 10}) as writer:

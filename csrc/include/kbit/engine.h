@@ -120,7 +120,7 @@ using Operation = std::variant<Embed, Normalize, Linear, Attention, Experts, Sel
 
 // ---------------------------------------------------------------- cache
 
-enum class CacheFormat : int { fp32 = 0, fp16 = 1, int8 = 2, int4 = 3 };
+enum class CacheFormat : int { fp32 = 0, fp16 = 1, int8 = 2, int4 = 3, int3 = 4 };
 
 constexpr int64_t kPagePositions = 32;
 

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from kbit.core.errors import SchemeError
+from kbit.core.shown import shown
 
 __all__ = ["Registry", "suggest"]
 
@@ -16,7 +17,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "none is known"
-    close = get_close_matches(word, names, n=3, cutoff=0.5)
+    close = get_close_matches(word[:80], names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     return "known: " + ", ".join(names)
@@ -48,7 +49,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
-            raise _UnknownNameError(f"unknown {self.kind} {name!r}: {suggest(str(name), self._items)}")
+            raise _UnknownNameError(f"unknown {self.kind} {shown(name)}: {suggest(str(name), self._items)}")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:

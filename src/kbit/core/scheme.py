@@ -18,11 +18,16 @@ from typing import Any, Literal, Self
 
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
+from kbit.core.shown import shown
 
 __all__ = ["GRIDS", "KEEP", "Plan", "Scheme", "TensorKind"]
 
 SCHEME_VERSION = 1
 DEFAULT_GROUP_SIZE = 64
+#: characters of a scheme's text, of a pattern, and of all patterns of a plan: plans come from files, and patterns cost time to compile
+MAX_TEXT = 10_000
+MAX_PATTERN = 1_000
+MAX_PATTERNS = 200_000
 
 #: grid → the bits it is defined for
 GRIDS: Mapping[str, range] = {
@@ -78,7 +83,7 @@ class Scheme:
                 raise SchemeError("scheme '16' takes no options: it leaves the tensor as it is")
             return
         if not isinstance(self.grid, str) or self.grid not in GRIDS:
-            raise SchemeError(f"unknown grid {self.grid!r}: {suggest(str(self.grid), GRIDS)}")
+            raise SchemeError(f"unknown grid {shown(self.grid)}: {suggest(str(self.grid), GRIDS)}")
         bits = GRIDS[self.grid]
         if not _is_int(self.bits) or self.bits not in bits:
             raise SchemeError(f"grid {self.grid!r} is defined for {bits[0]}…{bits[-1]} bits, got {self.bits!r}")
@@ -119,23 +124,27 @@ class Scheme:
         """
         if not isinstance(text, str):
             raise SchemeError(f"a scheme is a text such as 'nf4:g64', got {type(text).__name__}")
+        if len(text) > MAX_TEXT:
+            raise SchemeError(f"a scheme has at most {MAX_TEXT} characters, got {len(text)}: {shown(text)}")
         text = text.strip()
         if text == "16":
             return cls("none", 16)
         head, *options = text.split(":")
         match = _HEAD.fullmatch(head)
         if match is None:
-            raise SchemeError(f"cannot read scheme {text!r}: expected a grid and its bits first, such as 'nf4'; {suggest(head, GRIDS)}")
+            raise SchemeError(
+                f"cannot read scheme {shown(text)}: expected a grid and its bits first, such as 'nf4'; {suggest(head, GRIDS)}"
+            )
         grid, bits, letter, detail = match.groups()
         if grid not in GRIDS:  # "none" too: its text is "16"
-            raise SchemeError(f"unknown grid {grid!r}: {suggest(grid, GRIDS)}")
+            raise SchemeError(f"unknown grid {shown(grid)}: {suggest(grid, GRIDS)}")
         values: dict[str, Any] = {"grid": grid, "bits": _number(bits)}
         if letter is not None:
             values["exponent_bits" if letter == "e" else "per_octave"] = _number(detail)
         for option in options:
             key, value = _parse_option(option, text)
             if key in values:
-                raise SchemeError(f"scheme {text!r} gives {key} twice")
+                raise SchemeError(f"scheme {shown(text)} gives {key} twice")
             values[key] = value
         return cls(**values)
 
@@ -180,7 +189,7 @@ class Scheme:
         known = {field.name for field in fields(cls)}
         for key in values:
             if key not in known:
-                raise SchemeError(f"unknown scheme key {key!r}: {suggest(str(key), known)}")
+                raise SchemeError(f"unknown scheme key {shown(key)}: {suggest(str(key), known)}")
         for key in ("grid", "bits"):
             if key not in values:
                 raise SchemeError(f"scheme lacks {key!r}")
@@ -212,7 +221,7 @@ def _parse_option(option: str, text: str) -> tuple[str, Any]:
         return "scale_search", option
     if option in ("fp16", "e4m3", "dq8"):
         return "scale_dtype", option
-    raise SchemeError(f"unknown option {option!r} in scheme {text!r}: {suggest(option, _OPTIONS)}")
+    raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
 
 
 #: the scheme that leaves a tensor as it is
@@ -236,16 +245,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or any(not isinstance(rule, list | tuple) or len(rule) != 2 for rule in self.rules):
-            raise SchemeError(f"plan rules are (pattern, scheme) pairs, got {self.rules!r}")
+            raise SchemeError(f"plan rules are (pattern, scheme) pairs, got {shown(self.rules)}")
         if not isinstance(self.skip, list | tuple):
-            raise SchemeError(f"plan skip is a list of patterns, got {self.skip!r}")
+            raise SchemeError(f"plan skip is a list of patterns, got {shown(self.skip)}")
         object.__setattr__(self, "rules", tuple((pattern, scheme) for pattern, scheme in self.rules))
         object.__setattr__(self, "skip", tuple(self.skip))
         for scheme in (self.default, self.embedding, self.head, *(scheme for _, scheme in self.rules)):
             if not isinstance(scheme, Scheme):
-                raise SchemeError(f"a plan holds schemes (Scheme.parse reads a text), got {scheme!r}")
-        for pattern in (*self.skip, *(pattern for pattern, _ in self.rules)):
-            _check_pattern(pattern)
+                raise SchemeError(f"a plan holds schemes (Scheme.parse reads a text), got {shown(scheme)}")
+        _check_patterns((*self.skip, *(pattern for pattern, _ in self.rules)))
 
     @classmethod
     def of(cls, scheme: "Plan | Scheme | str") -> "Plan":
@@ -287,7 +295,7 @@ class Plan:
         known = {field.name for field in fields(cls)}
         for key in value:
             if key not in known:
-                raise SchemeError(f"unknown plan key {key!r}: {suggest(str(key), known)}")
+                raise SchemeError(f"unknown plan key {shown(key)}: {suggest(str(key), known)}")
         rules, skip = value.get("rules", []), value.get("skip", [])
         if not (isinstance(rules, list) and all(isinstance(rule, list) and len(rule) == 2 for rule in rules)):
             raise SchemeError("plan 'rules' is a list of [pattern, scheme] pairs")
@@ -302,10 +310,18 @@ class Plan:
         )
 
 
-def _check_pattern(pattern: object) -> None:
-    if not isinstance(pattern, str):
-        raise SchemeError(f"a plan pattern is a text, got {pattern!r}")
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise SchemeError(f"plan pattern {pattern!r} is not a regular expression: {error}") from None
+def _check_patterns(patterns: tuple[object, ...]) -> None:
+    length = 0
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise SchemeError(f"a plan pattern is a text, got {shown(pattern)}")
+        if len(pattern) > MAX_PATTERN:
+            raise SchemeError(f"a plan pattern has at most {MAX_PATTERN} characters, got {len(pattern)}: {shown(pattern)}")
+        length += len(pattern)
+    if length > MAX_PATTERNS:
+        raise SchemeError(f"the patterns of a plan have at most {MAX_PATTERNS} characters together, got {length}")
+    for pattern in dict.fromkeys(patterns):
+        try:
+            re.compile(str(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise SchemeError(f"plan pattern {shown(pattern)} is not a regular expression: {error}") from None

@@ -8,20 +8,16 @@ import math
 import re
 from typing import Any, NoReturn
 
-import numpy as np
-
+from kbit.core.brackets import nesting
 from kbit.core.errors import FormatError
+from kbit.core.shown import shown
 
-__all__ = ["MAX_DEPTH", "check_keys", "dump_json", "parse_json"]
+__all__ = ["MAX_DEPTH", "check_keys", "dump_json", "held_bytes", "parse_json"]
 
 #: containers within containers; configurations and file headers need fewer than ten
 MAX_DEPTH = 64
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEP = np.zeros(256, np.int8)
-_STEP[list(b"[{")] = 1
-_STEP[list(b"]}")] = -1
+_ASTRAL = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,9 +28,9 @@ def parse_json(data: bytes, source: str) -> Any:
         FormatError: it is not JSON in UTF-8, is nested deeper than `MAX_DEPTH`, has a key twice, NaN, an infinite or overflowing
             number, or an unpaired surrogate.
     """
-    depth = _depth(data)
-    if depth > MAX_DEPTH:
-        raise FormatError(f"{source}: expected JSON at most {MAX_DEPTH} levels deep, got {depth}")
+    deepest = nesting(data, MAX_DEPTH).deepest
+    if deepest > MAX_DEPTH:
+        raise FormatError(f"{source}: expected JSON at most {MAX_DEPTH} levels deep, got {deepest}")
     try:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
@@ -65,6 +61,14 @@ def dump_json(value: Any, source: str, *, indent: int | None = 2, sort_keys: boo
     return data
 
 
+def held_bytes(data: bytes, begin: int = 0, end: int | None = None) -> int:
+    """Most bytes that Python needs for the text data[begin:end]: it gives every character the room of the widest, 1, 2 or 4 bytes."""
+    end = len(data) if end is None else end
+    if data.find(b"\\u", begin, end) < 0 and data[begin:end].isascii():
+        return end - begin
+    return (4 if _ASTRAL.search(data, begin, end) else 2) * (end - begin)
+
+
 def check_keys(value: Any) -> None:
     """Raises TypeError for a key that is not a text, of which JSON would make one: 1 and "1" would be the same."""
     if isinstance(value, dict):
@@ -77,21 +81,12 @@ def check_keys(value: Any) -> None:
             check_keys(item)
 
 
-def _depth(data: bytes) -> int:
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return 0
-    brackets = _STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS)
-    if not brackets:
-        return 0
-    return int(np.cumsum(_STEP[np.frombuffer(brackets, np.uint8)], dtype=np.int32).max())
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice[:80]!r} is there twice")
+        raise ValueError(f"key {shown(twice)} is there twice")
     return value
 
 

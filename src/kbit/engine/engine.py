@@ -30,7 +30,7 @@ from kbit.store.folder import open_model
 
 __all__ = ["CacheFormat", "Engine"]
 
-CacheFormat = Literal["fp32", "fp16", "int8", "int4"]
+CacheFormat = Literal["fp32", "fp16", "int8", "int4", "int3"]
 
 PAGE_POSITIONS = 32
 _MAX_PAGES = 1 << 17
@@ -64,7 +64,7 @@ class Engine:
         cache_positions: int | None = None,
         max_rows: int = _DEFAULT_ROWS,
     ) -> None:
-        _check_choices(mode, cache, plan)
+        _check_choices(mode, cache)
         self.plan, self.mode = plan, mode
         self.threads = threads or native.threads()
         self.vocabulary, self.context = plan.vocabulary, plan.context
@@ -220,13 +220,11 @@ class Engine:
         return calls
 
 
-def _check_choices(mode: str, cache: str, plan: ForwardPlan) -> None:
+def _check_choices(mode: str, cache: str) -> None:
     if mode not in MODES:
         raise SchemeError(f"unknown mode {mode!r}: {suggest(mode, MODES)}")
     if cache not in get_args(CacheFormat):
         raise SchemeError(f"unknown cache format {cache!r}: {suggest(cache, get_args(CacheFormat))}")
-    if cache == "int4" and plan.head_dim % 2:
-        raise SchemeError(f"cache format int4: expected heads of an even size, got {plan.head_dim}")
 
 
 def _make_cache(plan: ForwardPlan, cache: CacheFormat, positions: int | None) -> "_kbit.Cache":

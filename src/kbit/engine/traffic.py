@@ -1,6 +1,6 @@
 """What a token costs: the bytes of weights that a forward step reads for one row."""
 
-from kbit.engine.ops import Embed, Experts, ForwardPlan, Linear, WeightSlice
+from kbit.engine.ops import Attention, Embed, Experts, ForwardPlan, Linear, Norm, Op, WeightSlice
 from kbit.engine.weights import ModelWeights
 
 __all__ = ["weight_bytes_per_token"]
@@ -14,8 +14,8 @@ def weight_bytes_per_token(plan: ForwardPlan, weights: ModelWeights) -> int:
     """
     read: dict[str, float] = {}
 
-    def add(name: str, share: float) -> None:
-        info = weights.find(name)
+    def add(name: str | None, share: float) -> None:
+        info = None if name is None else weights.find(name)
         if info is not None:
             read[info.owner] = max(read.get(info.owner, 0.0), info.size_bytes * share)
 
@@ -26,15 +26,26 @@ def weight_bytes_per_token(plan: ForwardPlan, weights: ModelWeights) -> int:
             case Linear():
                 for part in op.parts:
                     add(part.weight.name, 1.0)
+                    add(part.bias, 1.0)
             case Experts():
                 add(op.router.name, 1.0)
                 for stack in (op.gate_up, op.down):
                     add(stack, op.top_k / op.experts)
             case _:
                 pass
+        for norm in _norms(op):
+            add(norm.weight, 1.0)
+            add(norm.bias, 1.0)
     return round(sum(read.values()))
 
 
 def _rows(weights: ModelWeights, table: WeightSlice) -> int:
     info = weights.find(table.name)
     return 1 if info is None else info.shape[0]
+
+
+def _norms(op: Op) -> list[Norm]:
+    if isinstance(op, Attention):
+        return [norm for norm in (op.q_norm, op.k_norm) if norm is not None]
+    norm = getattr(op, "norm", None)
+    return [] if norm is None else [norm]

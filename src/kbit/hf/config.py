@@ -18,6 +18,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.shown import shown
 
 __all__ = ["CONFIG_VERSION", "QUANT_METHOD", "KbitConfig", "Mode"]
 
@@ -130,12 +131,12 @@ class KbitConfig(QuantizationConfigMixin):  # type: ignore[misc]
             raise SchemeError(f"a k-bit configuration is a JSON object, got {type(config_dict).__name__}")
         for key in config_dict:
             if key not in _KNOWN:
-                raise SchemeError(f"unknown key {key!r} in a k-bit quantization_config: {suggest(str(key), _KNOWN)}")
+                raise SchemeError(f"unknown key {shown(key)} in a k-bit quantization_config: {suggest(str(key), _KNOWN)}")
         if config_dict.get("quant_method", QUANT_METHOD) != QUANT_METHOD:
-            raise SchemeError(f"quant_method must be {QUANT_METHOD!r}, got {config_dict['quant_method']!r}")
+            raise SchemeError(f"quant_method must be {QUANT_METHOD!r}, got {shown(config_dict['quant_method'])}")
         version = config_dict.get("version")
         if version != CONFIG_VERSION or isinstance(version, bool):
-            raise SchemeError(f"quantization_config version {version!r} is not readable here; expected {CONFIG_VERSION}")
+            raise SchemeError(f"quantization_config version {shown(version)} is not readable here; expected {CONFIG_VERSION}")
         plan = {key: config_dict[key] for key in _PLAN_KEYS if key in config_dict}
         options = {key: config_dict[key] for key in _LOAD_KEYS if key in config_dict}
         config = cls(Plan.from_json(plan) if plan else None, **options)

@@ -6,44 +6,37 @@ transformers' own renaming. Files without a seal (written by a tool that dropped
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from kbit.core.errors import FormatError, ModelError
+from kbit.core.errors import FormatError, ModelError, NumericsError
 from kbit.core.scheme import KEEP, Plan, Scheme, TensorKind
 from kbit.hf.ties import as_tied, drop_aliases, packed_layer, share_aliases, take_ties, weight_names
 from kbit.kernels import Mode
 from kbit.nn.swap import swap_targets
 from kbit.nn.targets import find_targets
 from kbit.store.container import open_container
-from kbit.store.manifest import MANIFEST_KEY, Manifest, merge_manifests
+from kbit.store.folder import StoredModel
+from kbit.store.manifest import Manifest
 from kbit.store.parts import SUFFIXES
 
-__all__ = ["StoredWeights", "read_manifest"]
+__all__ = ["StoredWeights", "read_seals"]
 
 
-def read_manifest(files: Iterable[str | Path]) -> tuple[Manifest | None, frozenset[str]]:
-    """What the files' seals say of the model, and the names of all tensors; no manifest where there is no seal.
+def read_seals(files: Iterable[str | Path]) -> tuple[Manifest | None, dict[str, Path]]:
+    """What the files' seals say of the model, checked as `kbit.store.folder` does, and tensor → file; no manifest where there is no seal.
 
     Raises:
-        FormatError, IntegrityError: a file is not what it claims to be, or some files are sealed and others not.
+        FormatError, IntegrityError: a file is not what it claims to be, or files do not belong together.
     """
-    parts: dict[str, Manifest] = {}
-    names: set[str] = set()
-    unsealed = ""
-    for file in files:
-        with open_container(file) as container:
-            names.update(container.names())
-            text = container.metadata.get(MANIFEST_KEY)
-            if text is None:
-                unsealed = str(file)
-            else:
-                parts[str(file)] = Manifest.from_text(text, str(file))
-    if parts and unsealed:
-        raise FormatError(f"{unsealed} carries no seal, other files of the model do")
-    return (merge_manifests(parts) if parts else None), frozenset(names)
+    with ExitStack() as stack:
+        containers = {Path(file).name: stack.enter_context(open_container(file)) for file in files}
+        folder = next(iter(containers.values())).path.parent if containers else Path()
+        stored = StoredModel(folder, {}, containers, None)
+        return stored.manifest, {name: stored.container_of(name).path for name in stored.names()}
 
 
 class StoredWeights:
@@ -56,9 +49,10 @@ class StoredWeights:
     """
 
     def __init__(self, model: Any, files: Iterable[str | Path], plan: Plan, mode: Mode) -> None:
-        self.manifest, keys = read_manifest(files)
+        self.manifest, found = read_seals(files)
         rename = _Rename(model)
-        present = {rename.array(key) for key in keys}
+        self._file_of = {rename.array(key): file for key, file in found.items()}
+        present = set(self._file_of)
         schemes = {} if self.manifest is None else _schemes(self.manifest, rename)
 
         def choose(name: str, kind: TensorKind) -> Scheme:
@@ -75,17 +69,25 @@ class StoredWeights:
             drop_aliases(model, self._stored[target.name], target.places)
 
     def finish(self, model: Any) -> None:
-        """After loading: tie what is tied, and see that nothing is empty.
+        """After loading: tie what is tied, and see that nothing is empty or holds what no encoder writes.
 
         Raises:
             ModelError: an array was never loaded.
+            FormatError, NumericsError: codes beyond the levels, or scales that are no numbers; no kernel has seen them.
         """
         for target in self.targets:
             share_aliases(model, self._stored[target.name], target.places)
             for part, array in model.get_submodule(target.name).named_parameters(recurse=False):
                 if array.is_meta:
                     raise ModelError(f"{target.name}.{part} was not loaded from the checkpoint")
+            self._validate(model, target.name)
         model.all_tied_weights_keys.update(self.ties)
+
+    def _validate(self, model: Any, name: str) -> None:
+        try:
+            packed_layer(model, name).quantized.validate()
+        except (FormatError, NumericsError) as error:
+            raise type(error)(f"{self._file_of[f'{self._stored[name]}.weight']}: module {self._stored[name]!r}: {error}") from None
 
     def _check(self, model: Any, schemes: Mapping[str, Scheme], kept: Mapping[str, str]) -> None:
         """Every packed module that this model has must be a layer that can hold packed weights."""

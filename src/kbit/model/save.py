@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def save(
 
 
 def plan_of(model: nn.Module) -> Plan:
-    """The plan an encoded module was made by; one rule a module where it remembers none."""
+    """The plan an encoded module was made by; without one, its commonest scheme, and a rule for each module that has another."""
     remembered = getattr(model, PLAN_ATTRIBUTE, None)
     if isinstance(remembered, Plan):
         return remembered
@@ -86,15 +87,16 @@ def plan_of(model: nn.Module) -> Plan:
         return plan
     if isinstance(stated, dict) and stated.get("quant_method") == "kbit":
         return Plan.from_json({key: value for key, value in stated.items() if key in ("default", "embedding", "head", "rules", "skip")})
-    schemes = {name: layer.scheme for name, layer in packed_modules(model).items()}
-    if not schemes:
+    packed = packed_modules(model)
+    if not packed:
         raise SchemeError(f"{type(model).__name__} holds no packed layer, and remembers no plan")
-    default = Counter(schemes.values()).most_common(1)[0][0]
-    return Plan(default, rules=tuple((f"^{_escaped(name)}$", scheme) for name, scheme in schemes.items()))
-
-
-def _escaped(name: str) -> str:
-    return name.replace(".", r"\.")
+    plan = Plan(Counter(layer.scheme for layer in packed.values()).most_common(1)[0][0])
+    others = [
+        (f"^{name.replace('.', '[.]')}$", layer.scheme)
+        for name, layer in packed.items()
+        if plan.scheme_for(name, packed_kind(model, layer)) != layer.scheme
+    ]
+    return replace(plan, rules=tuple(others))
 
 
 def _packed(model: nn.Module) -> tuple[dict[str, PackedModule], dict[str, str]]:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kbit.core.brackets import nesting
 from kbit.core.errors import FormatError, LimitError
 from kbit.core.files import open_regular, read_json, storage_errors
 from kbit.store.shards import INDEX_NAME, SINGLE_NAME, locate
@@ -22,7 +23,7 @@ _SIDE = re.compile(
     r"(tokenizer.*|special_tokens_map|added_tokens|vocab|merges|generation_config|preprocessor_config|processor_config|chat_template"
     r"|spiece|sentencepiece.*|source|target)\.(json|txt|model|jinja|spm)|LICENSE.*|NOTICE.*"
 )
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_OBJECT = re.compile(rb"[ \t\r\n]*+\{")
 
 
 def check_folder(path: str | Path, *, allow_code: bool = False) -> dict[str, Any]:
@@ -69,15 +70,11 @@ def check_tokenizer(path: str | Path) -> None:
     _check_utf8(data, path)
     if data.count(b"[") + data.count(b"{") > TOKENIZER_BRACKETS:
         raise LimitError(f"{path}: expected at most {TOKENIZER_BRACKETS} brackets, got more")
-    depth = 0
-    for token in _TOKEN.finditer(data):
-        character = data[token.start()]
-        if character != 0x22:  # not a string
-            depth += 1 if character in b"[{" else -1
-            if not 0 <= depth <= TOKENIZER_DEPTH:
-                raise FormatError(f"{path}: byte {token.start()}: expected balanced brackets at most {TOKENIZER_DEPTH} deep")
-    if depth or not data.lstrip().startswith(b"{"):
-        raise FormatError(f"{path}: expected a JSON object, got {data[:20]!r}… with {depth} brackets left open")
+    found = nesting(data, TOKENIZER_DEPTH)
+    if found.outside >= 0:
+        raise FormatError(f"{path}: byte {found.outside}: expected balanced brackets at most {TOKENIZER_DEPTH} deep")
+    if found.left or not _OBJECT.match(data):
+        raise FormatError(f"{path}: expected a JSON object, got {data[:20]!r}… with {found.left} brackets left open")
 
 
 def load_tokenizer(path: str | Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from kbit.core.errors import FormatError, IntegrityError, NumericsError
+from kbit.core.shown import shown
 from kbit.store.check import check_folder
 from kbit.store.container import DEFAULT_LIMITS, Container, Memory, open_container
 from kbit.store.header import Limits, TensorEntry, near
@@ -197,7 +198,7 @@ def _read_manifest(path: Path, containers: Mapping[str, Container]) -> tuple[Man
     root = manifest.root(hashes)
     for name, stated in roots.items():
         if stated != root:
-            raise IntegrityError(f"{path / name}: its metadata names model {stated[:80]!r}, the folder's files make {root}")
+            raise IntegrityError(f"{path / name}: its metadata names model {shown(stated)}, the folder's files make {root}")
     return manifest, root
 
 

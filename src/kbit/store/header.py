@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kbit.core.errors import FormatError, LimitError
+from kbit.core.strict_json import held_bytes
 
 __all__ = [
     "ALIGNMENT",
@@ -50,12 +51,24 @@ LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a reader accepts. The defaults keep a hostile header under 64 MiB of memory; safetensors' own header cap is 100 MB."""
+    """What a reader accepts. The defaults keep a hostile header under 64 MiB of memory; safetensors' own header cap is 100 MB.
 
-    header_bytes: int = 25_000_000
+    Attributes:
+        header_bytes: of the header.
+        tensors: in a file.
+        metadata_entries: keys of the metadata.
+        name_bytes: of one name.
+        value_bytes: of one metadata value as Python holds it: 1, 2 or 4 bytes a character, whichever its widest one needs.
+        text_bytes: of all names and values, counted in the same way.
+        rank: dimensions of a tensor.
+    """
+
+    header_bytes: int = 16_000_000
     tensors: int = 100_000
     metadata_entries: int = 1_000
     name_bytes: int = 1_024
+    value_bytes: int = 6 << 20
+    text_bytes: int = 12 << 20
     rank: int = 8
 
 
@@ -124,11 +137,15 @@ class _Scanner:
     def __init__(self, head: bytes, path: str, limits: Limits) -> None:
         self.data, self.path, self.limits = head, path, limits
         self.at = 8
+        self._text_bytes = 0
         self._shapes: dict[bytes, tuple[int, ...]] = {}
 
     def fail(self, what: str, at: int | None = None) -> FormatError:
         place = self.at if at is None else at
         return FormatError(f"{self.path}: header at byte {place}: {what}, got {self.data[place : place + 40]!r}")
+
+    def beyond(self, what: str, match: re.Match[bytes]) -> LimitError:
+        return LimitError(f"{self.path}: header at byte {match.start(1)}: {what}")
 
     def take(self, pattern: re.Pattern[bytes], what: str, where: str) -> re.Match[bytes]:
         match = pattern.match(self.data, self.at)
@@ -137,24 +154,40 @@ class _Scanner:
         self.at = match.end()
         return match
 
-    def text(self, match: re.Match[bytes], cap: int | None = None) -> str:
-        """The string of a match, its escapes resolved."""
-        raw = match[1]
-        if cap is not None and len(raw) > 6 * cap:  # an escape spends at most six bytes on one
-            raise LimitError(f"{self.path}: header at byte {match.start(1)}: a name of more than {cap} bytes")
-        try:
-            value = json.loads(b'"' + raw + b'"') if b"\\" in raw else raw.decode()
-            size = len(value.encode())
-        except UnicodeError as error:
-            raise self.fail(f"a string is not UTF-8 ({error.__class__.__name__})", match.start(1)) from None
-        if cap is not None:
-            if size > cap:
-                raise LimitError(f"{self.path}: header at byte {match.start(1)}: a name of more than {cap} bytes")
-            if size == 0 or not value.isprintable():
-                raise self.fail("a name is empty or holds control characters", match.start(1))
-        elif "\0" in value:
+    def name(self, match: re.Match[bytes]) -> str:
+        """The name in a match, its escapes resolved."""
+        most = self.limits.name_bytes
+        if match.end(1) - match.start(1) > 6 * most:  # an escape spends at most six bytes on one
+            raise self.beyond(f"a name of more than {most} bytes", match)
+        value = self._text(match)
+        if len(value) > most or len(value.encode()) > most:
+            raise self.beyond(f"a name of more than {most} bytes", match)
+        if not value or not value.isprintable():
+            raise self.fail("a name is empty or holds control characters", match.start(1))
+        return value
+
+    def value(self, match: re.Match[bytes]) -> str:
+        """The metadata value in a match, its escapes resolved."""
+        if held_bytes(self.data, *match.span(1)) > self.limits.value_bytes:
+            raise self.beyond(f"a metadata value of more than {self.limits.value_bytes} bytes in memory (Limits.value_bytes)", match)
+        value = self._text(match)
+        if "\0" in value:
             raise self.fail("a string holds NUL", match.start(1))
-        return str(value)
+        return value
+
+    def _text(self, match: re.Match[bytes]) -> str:
+        begin, end = match.span(1)
+        self._text_bytes += held_bytes(self.data, begin, end)
+        if self._text_bytes > self.limits.text_bytes:
+            raise self.beyond(f"names and values of more than {self.limits.text_bytes} bytes in memory (Limits.text_bytes)", match)
+        try:
+            if self.data.find(b"\\", begin, end) < 0:
+                return str(memoryview(self.data)[begin:end], "utf-8")
+            value = str(json.loads(self.data[begin - 1 : end + 1]))
+            value.encode()  # refuses an unpaired surrogate
+        except UnicodeError as error:
+            raise self.fail(f"a string is not UTF-8 ({error.__class__.__name__})", begin) from None
+        return value
 
     def members(self, what: str) -> Iterable[re.Match[bytes]]:
         """The keys of an object, one after another; the caller takes each value before it asks for the next."""
@@ -170,12 +203,12 @@ class _Scanner:
     def metadata(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for match in self.members(METADATA_KEY):
-            key = self.text(match, self.limits.name_bytes)
+            key = self.name(match)
             if key in found:
                 raise self.fail(f"metadata key {key!r} appears twice", match.start())
             if len(found) >= self.limits.metadata_entries:
                 raise LimitError(f"{self.path}: more than {self.limits.metadata_entries} metadata entries")
-            found[key] = self.text(self.take(_TEXT, "a string", f"metadata key {key!r}"))
+            found[key] = self.value(self.take(_TEXT, "a string", f"metadata key {key!r}"))
         return found
 
     def tensor(self, name: str) -> tuple[str, tuple[int, ...], int, int]:
@@ -224,7 +257,7 @@ def scan_header(head: bytes, data_bytes: int, path: str, limits: Limits) -> Head
     if not head.startswith(b"{", 8):
         raise scanner.fail("expected '{'")
     for match in scanner.members("header"):
-        name = scanner.text(match, limits.name_bytes)
+        name = scanner.name(match)
         if name in raw or (name == METADATA_KEY and metadata is not None):
             raise scanner.fail(f"{name!r} appears twice", match.start())
         if name == METADATA_KEY:

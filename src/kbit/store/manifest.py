@@ -18,7 +18,8 @@ from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, IntegrityError, LimitError, SchemeError
 from kbit.core.registry import suggest
 from kbit.core.scheme import Plan, Scheme, TensorKind
-from kbit.core.strict_json import dump_json, parse_json
+from kbit.core.shown import shown
+from kbit.core.strict_json import dump_json, held_bytes, parse_json
 
 __all__ = ["FORMAT_VERSION", "MANIFEST_KEY", "ROOT_KEY", "Manifest", "Module", "bounded_json", "merge_manifests", "package_version"]
 
@@ -27,6 +28,10 @@ FORMAT_VERSION = 1
 MIN_READER = "0.1.0"
 MANIFEST_KEY = "kbit"
 ROOT_KEY = "kbit_model"
+#: 20,000 modules in a file, each an object with a list in it
+MANIFEST_BRACKETS = 60_000
+MANIFEST_COMMAS = 150_000
+JSON_TEXT_BYTES = 16 << 20
 
 T = TypeVar("T")
 
@@ -118,7 +123,7 @@ class Manifest:
             FormatError: not a manifest, or of a format version that this reader does not know.
             LimitError: more of anything than a manifest has use for.
         """
-        value = bounded_json(text.encode(), f"{source}: metadata {MANIFEST_KEY!r}", brackets=120_000, commas=300_000)
+        value = bounded_json(text.encode(), f"{source}: metadata {MANIFEST_KEY!r}", brackets=MANIFEST_BRACKETS, commas=MANIFEST_COMMAS)
         return cls.from_json(value, source)
 
     @classmethod
@@ -137,7 +142,7 @@ class Manifest:
             calibration_digest=fields.take("calibration_digest", _optional(_digest)),
             seed=fields.take("seed", _integer),
             loss=fields.take("loss", _optional(_number)),
-            ties=fields.take("ties", lambda ties: {_text(alias): _text(owner) for alias, owner in _object(ties).items()}),
+            ties=fields.take("ties", lambda ties: {_name(alias): _name(owner) for alias, owner in _object(ties).items()}),
             modules=fields.take("modules", _modules),
         )
         if fields.take("recipe_digest", _digest) != manifest.recipe_digest:
@@ -164,8 +169,16 @@ def merge_manifests(parts: Mapping[str, Manifest]) -> Manifest:
 
 
 def bounded_json(data: bytes, source: str, *, brackets: int, commas: int) -> Any:
-    """Strict JSON with at most so many containers and separators: what bounds the memory of its objects before they are built."""
+    """Strict JSON with at most so many containers and separators, and a text of `JSON_TEXT_BYTES` in memory at most.
+
+    That bounds the memory of the text and of its objects before either is made.
+
+    Raises:
+        LimitError: more of something.
+        FormatError: as `parse_json`.
+    """
     for what, most, count in (
+        ("bytes of text in memory", JSON_TEXT_BYTES, held_bytes(data)),
         ("brackets", brackets, data.count(b"[") + data.count(b"{")),
         ("commas", commas, data.count(b",")),
     ):
@@ -196,11 +209,11 @@ class _Fields:
     def finish(self) -> None:
         for key in self.values:
             if key not in self.taken:
-                raise FormatError(f"{self.source}: unknown field {key[:80]!r}: {suggest(key[:80], self.taken)}")
+                raise FormatError(f"{self.source}: unknown field {shown(key)}: {suggest(key, self.taken)}")
 
 
 def _modules(value: Any) -> dict[str, Module]:
-    return {name: _module(item, f"module {name[:80]!r}") for name, item in _object(value).items()}
+    return {_name(name): _module(item, f"module {shown(name)}") for name, item in _object(value).items()}
 
 
 def _module(value: Any, source: str) -> Module:
@@ -219,47 +232,53 @@ def _module(value: Any, source: str) -> Module:
 
 def _integer(value: Any) -> int:
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise FormatError(f"expected an integer of 64 bits, got {value!r:.40}")
+        raise FormatError(f"expected an integer of 64 bits, got {shown(value)}")
     return value
 
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise FormatError(f"expected a finite number, got {value!r:.40}")
+        raise FormatError(f"expected a finite number, got {shown(value)}")
     return float(value)
 
 
 def _text(value: Any) -> str:
     if type(value) is not str or "\0" in value:
-        raise FormatError(f"expected a text, got {value!r:.40}")
+        raise FormatError(f"expected a text, got {shown(value)}")
     return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value) or not value.isprintable():  # names are shown on terminals
+        raise FormatError(f"expected a name without control characters, got {shown(value)}")
+    return str(value)
 
 
 def _digest(value: Any) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", _text(value)):
-        raise FormatError(f"expected 64 hex digits, got {value!r:.40}")
+        raise FormatError(f"expected 64 hex digits, got {shown(value)}")
     return str(value)
 
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FormatError(f"expected an object, got {value!r:.40}")
+        raise FormatError(f"expected an object, got {shown(value)}")
     return value
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= 8:
-        raise FormatError(f"expected a list of 1…8 dimensions, got {value!r:.40}")
+        raise FormatError(f"expected a list of 1…8 dimensions, got {shown(value)}")
     shape = tuple(_integer(dimension) for dimension in value)
     if min(shape) < 1 or math.prod(shape) >= 2**63:
-        raise FormatError(f"expected dimensions of at least 1 with a product under 2^63, got {value!r:.80}")
+        raise FormatError(f"expected dimensions of at least 1 with a product under 2^63, got {shown(value)}")
     return shape
 
 
 def _kind(value: Any) -> TensorKind:
     known = get_args(TensorKind)
     if value not in known:
-        raise FormatError(f"expected one of {', '.join(known)}, got {value!r:.40}")
+        raise FormatError(f"expected one of {', '.join(known)}, got {shown(value)}")
     kind: TensorKind = value
     return kind
 

@@ -60,6 +60,7 @@ class ModelWriter:
 
     Raises:
         ResumeMismatch: `path.partial` holds unfinished work of another run.
+        FormatError, LimitError: a manifest or names that no reader would take; sharding bounds what a file holds.
         StorageError: another writer is at it, `path` is taken, or the disk said no (a full disk is found here, not at the end).
     """
 
@@ -82,6 +83,9 @@ class ModelWriter:
         self._unit_of = {spec.name: unit for unit, specs in self._units.items() for spec in specs}
         self._layout = {name: file_order(specs) for name, specs in plan_shards(self._units.values(), max_shard_bytes).items()}
         self._shard_of = {spec.name: name for name, specs in self._layout.items() for spec in specs}
+        self._reserved = {name: self._metadata(name, "0" * 64, WIDEST_LOSS) for name in self._layout}
+        for name, metadata in self._reserved.items():  # what no reader accepts is refused before the work, not after it
+            Manifest.from_text(metadata[MANIFEST_KEY], name)
         self._journal_path = self.path.with_name(self.path.name + ".journal")
         self._done: set[str] = set()
         self._shards: dict[str, ContainerWriter] = {}
@@ -125,8 +129,7 @@ class ModelWriter:
                 if (self.partial / name).exists():  # finished but never published: its slots are as good as before
                     (self.partial / name).replace(self.partial / f"{name}.partial")
         for name in self._layout:
-            reserved = self._metadata(name, "0" * 64, WIDEST_LOSS)
-            writer = ContainerWriter(self.partial / name, self._layout[name], reserved, resume=bool(self._journal.records))
+            writer = ContainerWriter(self.partial / name, self._layout[name], self._reserved[name], resume=bool(self._journal.records))
             self._shards[name] = stack.enter_context(writer)
         for record in self._journal.records:
             unit, hashes = record.get("unit"), record.get("hashes", {})

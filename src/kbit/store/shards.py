@@ -11,6 +11,7 @@ from typing import Any
 
 from kbit.core.errors import FormatError, LimitError
 from kbit.core.files import open_regular, resolve_inside, storage_errors, write_json
+from kbit.core.shown import shown
 from kbit.store.header import TensorSpec
 from kbit.store.manifest import bounded_json
 
@@ -18,7 +19,7 @@ __all__ = ["INDEX_NAME", "SINGLE_NAME", "find_shards", "locate", "plan_shards", 
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-INDEX_BYTES = 32 << 20
+INDEX_BYTES = 16 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,200}\.safetensors")
 
 
@@ -59,13 +60,13 @@ def read_index(folder: Path) -> dict[str, str]:
         data = file.read(INDEX_BYTES + 1)
     if len(data) > INDEX_BYTES:
         raise LimitError(f"{path}: expected at most {INDEX_BYTES} bytes, got more")
-    value = bounded_json(data, str(path), brackets=100, commas=300_000)
+    value = bounded_json(data, str(path), brackets=100, commas=150_000)
     weight_map: Any = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise FormatError(f"{path}: field 'weight_map': expected an object from tensor to file name, got {weight_map!r:.40}")
+        raise FormatError(f"{path}: field 'weight_map': expected an object from tensor to file name, got {shown(weight_map)}")
     for name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _FILE_NAME.fullmatch(file_name):
-            raise FormatError(f"{path}: field 'weight_map': tensor {name[:80]!r}: expected a file name, got {file_name!r:.80}")
+            raise FormatError(f"{path}: field 'weight_map': tensor {shown(name)}: expected a file name, got {shown(file_name)}")
     return weight_map
 
 

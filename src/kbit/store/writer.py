@@ -20,8 +20,8 @@ import numpy as np
 from kbit.core.errors import DTypeError, FormatError, IntegrityError, ShapeError, StorageError
 from kbit.core.files import storage_errors
 from kbit.core.temporary import sync_directory
-from kbit.store.container import CHUNK_BYTES, open_container
-from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header, near
+from kbit.store.container import CHUNK_BYTES, DEFAULT_LIMITS, open_container
+from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header, near, scan_header
 from kbit.store.seal import DIGEST_KEY, HASHES_KEY, ZERO_DIGEST, seal, tensor_hasher
 
 __all__ = ["ContainerWriter", "file_order"]
@@ -43,6 +43,9 @@ class ContainerWriter:
         specs: the tensors, in file order (`file_order` aligns them).
         metadata: string pairs; `finish` may change values as long as the header does not get longer.
         resume: continue an existing partial file of this very size, instead of writing over it.
+
+    Raises:
+        LimitError, FormatError: a reader would not take the header: too many tensors, a name with control characters, …
     """
 
     def __init__(self, path: str | Path, specs: Iterable[TensorSpec], metadata: Mapping[str, str], *, resume: bool = False) -> None:
@@ -63,6 +66,8 @@ class ContainerWriter:
             self.entries[spec.name] = TensorEntry(spec.dtype, spec.shape, at, spec.nbytes)
             at += spec.nbytes
         self.size_bytes = at
+        # what no reader accepts is refused before the work, not after it
+        scan_header(head, at - len(head), str(self.path), DEFAULT_LIMITS)
         self._progress: dict[str, tuple[int, Any]] = {}  # name → rows written, hasher so far
         self.hashes: dict[str, str] = {}
         self._fd = self._open(resume)
