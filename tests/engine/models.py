@@ -207,16 +207,30 @@ PAIRS: dict[str, Kind] = {
 }
 
 
+_VIT = {
+    "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 12, "patch_size": 4,
+    "num_channels": 2, "num_labels": 5,
+}  # fmt: skip
+
+#: models of images
+IMAGES: dict[str, Kind] = {
+    "vit": Kind("ViTModel", "ViTConfig", _VIT | {"qkv_bias": False}, causal=False),
+    "vit_classes": Kind("ViTForImageClassification", "ViTConfig", _VIT | {"hidden_act": "gelu_new"}, causal=False),
+}
+
+_EVERYTHING = KINDS | PAIRS | IMAGES
+
+
 def config_of(name: str) -> dict[str, Any]:
     """The `config.json` of a kind."""
-    kind = KINDS.get(name) or PAIRS[name]
+    kind = _EVERYTHING[name]
     values: dict[str, Any] = json.loads(getattr(transformers, kind.config)(**kind.settings).to_json_string(use_diff=False))
     return values
 
 
 def build(name: str) -> nn.Module:
     """The model, the same at every call, attention in its plain form."""
-    kind = KINDS.get(name) or PAIRS[name]
+    kind = _EVERYTHING[name]
     torch.manual_seed(7)
     config = getattr(transformers, kind.config)(**kind.settings)
     config._attn_implementation = "eager"
@@ -255,6 +269,18 @@ def answer_pair(model: nn.Module, source: list[int], target: list[int]) -> NDArr
     with torch.no_grad():
         output = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target]))
     return np.asarray(output.logits[0].float().numpy())
+
+
+def picture(seed: int) -> NDArray[np.float32]:
+    """Pixels [channels, height, width] for the models of images."""
+    return np.random.default_rng(seed).standard_normal((2, 12, 12)).astype(np.float32)
+
+
+def answer_image(model: nn.Module, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits [1, classes], or hidden states [1 + patches, width]."""
+    with torch.no_grad():
+        output = model(pixel_values=torch.from_numpy(image)[None])
+    return np.asarray((output.logits if "logits" in output else output.last_hidden_state[0]).numpy())
 
 
 def text(length: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[int]:

@@ -71,6 +71,24 @@ def test_dense_weights_come_as_stored(plain: Plain, dtype: torch.dtype, kind: ty
     np.testing.assert_array_equal(vector, numbers(4).numpy())
 
 
+def test_parameters_lose_the_1_that_they_are_broadcast_by(plain: Plain) -> None:
+    model = plain({"bias": numbers(1, 4), "first": numbers(1, 1, 4), "places": numbers(1, 3, 4), "types.weight": numbers(1, 4)})
+    shapes = {name: (4,) if name == "bias" else (3, 4) if name == "places" else (1, 4) for name in ("bias", "first", "places", "types")}
+    for name, shape in shapes.items():
+        assert as_float32(model.load(model.info(name, shape).name)).shape == shape
+    assert model.vector("bias", 4).shape == (4,)
+
+
+def test_a_stack_of_one_expert_stays_a_stack(plain: Plain) -> None:
+    model = plain({"experts.down_proj": numbers(1, 3, 4)})
+    assert model.load(model.info("experts.down_proj", (1, 3, 4)).name).shape == (1, 3, 4)
+
+
+def test_convolutions_are_matrices(plain: Plain) -> None:
+    model = plain({"patches.weight": numbers(5, 3, 2, 2)})
+    np.testing.assert_array_equal(as_float32(model.load(model.info("patches", (5, 12)).name)), numbers(5, 12).numpy())
+
+
 def test_float32_is_not_copied() -> None:
     array = np.ones((2, 3), np.float32)
     assert as_float32(array) is array

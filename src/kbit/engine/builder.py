@@ -3,11 +3,12 @@
 from typing import Literal
 
 from kbit.engine.architectures.blocks import Cross, FeedForward, Join, Layer, Matrix, Mixture, RelativeTable, SelfAttention, Table
-from kbit.engine.architectures.model import Architecture, Head
+from kbit.engine.architectures.model import Architecture, Embedding, Head, PatchEmbedding
 from kbit.engine.names import Names
 from kbit.engine.ops import (
     Activation,
     Attention,
+    Begin,
     CrossAttention,
     Embed,
     Experts,
@@ -50,7 +51,12 @@ class Builder:
             ModelError: a weight that is not there, or of another shape.
         """
         architecture = self.architecture
-        self._embedding()
+        embedding = architecture.embedding
+        source: str | None = None
+        if isinstance(embedding, PatchEmbedding):
+            source = self._patches(embedding)
+        else:
+            self._embedding(embedding)
         for index, layer in enumerate(architecture.layers):
             self._layer(index, layer)
         result = self._head(architecture.head)
@@ -59,13 +65,14 @@ class Builder:
             ops=tuple(self.ops),
             buffers=dict(self.buffers),
             result=result,
-            vocabulary=architecture.embedding.token.entries,
+            vocabulary=embedding.token.entries if isinstance(embedding, Embedding) else 0,
             context=architecture.context,
             layers=len(architecture.layers),
             kv_heads=sizes.kv_heads,
             head_dim=sizes.head_dim,
             causal=architecture.causal,
             architecture=architecture.name,
+            input=source,
         )
 
     def _buffer(self, name: str, width: int) -> str:
@@ -75,8 +82,16 @@ class Builder:
     def _stream(self) -> str:
         return self._buffer("x", self.architecture.size)
 
-    def _embedding(self) -> None:
-        embedding = self.architecture.embedding
+    def _patches(self, embedding: PatchEmbedding) -> str:
+        """The stream from patches of images; answers with the buffer that they come in."""
+        x, patches = self._stream(), self._buffer("patches", embedding.project.cols)
+        self._linear(patches, None, embedding.project, x)
+        self.ops.append(Begin(self.names.table(embedding.first), x))
+        self._embed(embedding.position, "position", x, accumulate=True)
+        return patches
+
+    def _embedding(self, embedding: Embedding) -> None:
+        """The stream from tokens."""
         x = self._stream()
         if embedding.project is None:
             self._embed(embedding.token, "token", x)
@@ -201,22 +216,30 @@ class Builder:
 
     def _head(self, head: Head) -> str:
         """The outputs of the wanted rows; answers with their buffer."""
-        if head.matrix is None:
+        matrix = None if self._headless(head) else head.matrix
+        if matrix is None:
             self._normalize(self._stream(), self.names.norm(head.norm), self._stream())
         for index, cross in enumerate(self.memory):
             self._remember(index, cross)
         hidden = self._buffer("wanted", self.architecture.size)
         self.ops.append(Select(self._stream(), hidden))
-        if head.matrix is None:
-            return hidden
-        if head.optional and head.dense is not None and self.names.find(head.dense.name) is None:
+        if matrix is None:
             return hidden
         norm = self.names.norm(head.norm)
         if head.dense is not None:
             dense = self._buffer("dense", head.dense.rows)
             self._linear(hidden, norm, head.dense, dense, head.activation)
             hidden, norm = dense, self.names.norm(head.dense_norm)
-        logits = self._buffer("logits", head.matrix.rows)
-        part = self.names.head(head.matrix, self.architecture.embedding.token, tied=head.tied)
+        logits = self._buffer("logits", matrix.rows)
+        part = self._head_part(matrix, tied=head.tied)
         self.ops.append(Linear(hidden, norm, (part,), logits, scale=head.scale, softcap=head.softcap))
         return logits
+
+    def _headless(self, head: Head) -> bool:
+        """True where the checkpoint is of the model without the head that it may have."""
+        first = head.dense or head.matrix
+        return head.optional and first is not None and self.names.find(first.name) is None
+
+    def _head_part(self, matrix: Matrix, *, tied: bool) -> Part:
+        embedding = self.architecture.embedding
+        return self.names.head(matrix, embedding.token, tied=tied) if isinstance(embedding, Embedding) else self.names.part(matrix)

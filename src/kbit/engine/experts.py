@@ -12,13 +12,16 @@ import numpy as np
 from kbit.core.errors import ModelError
 from kbit.store.folder import StoredModel
 
-__all__ = ["ExpertParts", "find_experts", "read_experts"]
+__all__ = ["STACKS", "ExpertParts", "find_experts", "read_experts"]
 
 #: name of a stack → tensors of one expert that make its matrix, one below the other, in each known spelling
 _SPELLINGS = {
     "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
     "down_proj": (("down_proj",), ("w2",)),
 }
+
+#: last words of the names of stacks
+STACKS = frozenset(_SPELLINGS)
 
 
 @dataclass(frozen=True, slots=True)

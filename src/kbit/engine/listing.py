@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from kbit.engine.ops import (
     Attention,
+    Begin,
     CrossAttention,
     Embed,
     Experts,
@@ -41,8 +42,9 @@ def _heading(plan: ForwardPlan) -> str:
     context = f"{plan.context} positions" if plan.context else "positions without limit"
     cache = f"{plan.layers} layers of {plan.kv_heads} heads of {plan.head_dim}"
     kind = "decoder" if plan.causal else "encoder"
+    source = f"vocabulary {plan.vocabulary}" if plan.input is None else f"rows of {plan.buffers[plan.input]}"
     buffers = ", ".join(f"{name} {width}" for name, width in plan.buffers.items())
-    return f"{plan.architecture}, {kind}: vocabulary {plan.vocabulary}, {context}, {cache}; answers with {plan.result}\nbuffers: {buffers}"
+    return f"{plan.architecture}, {kind}: {source}, {context}, {cache}; answers with {plan.result}\nbuffers: {buffers}"
 
 
 class _Listing:
@@ -63,6 +65,8 @@ class _Listing:
             return "attention", _flow(op.q.buffer, op.out), self._attention(op)
         if isinstance(op, Experts):
             return "experts", _flow(op.source, op.out, accumulate=op.accumulate), self._experts(op)
+        if isinstance(op, Begin):
+            return "begin", _flow("first rows", op.out), self._matrix(op.table)
         if isinstance(op, Waves):
             return "waves", _flow("position", op.out, accumulate=op.accumulate), f"{len(op.frequencies)} frequencies"
         if isinstance(op, Remember):

@@ -15,6 +15,7 @@ from typing import Literal
 __all__ = [
     "Activation",
     "Attention",
+    "Begin",
     "CrossAttention",
     "Embed",
     "EncoderDecoderPlan",
@@ -93,6 +94,14 @@ class Embed:
     scale: float = 1.0
     offset: int = 0
     accumulate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """out[r] = the one row of `table` for each row at position 0 of its sequence; other rows stay (ViT's class token)."""
+
+    table: WeightSlice
+    out: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +328,7 @@ class Select:
     out: str
 
 
-Op = Embed | Waves | Normalize | Linear | Attention | Remember | CrossAttention | Experts | Select
+Op = Embed | Begin | Waves | Normalize | Linear | Attention | Remember | CrossAttention | Experts | Select
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +339,13 @@ class ForwardPlan:
         ops: in order; after the `Select` they work on the wanted rows.
         buffers: name → width in floats.
         result: the buffer that holds the step's answer: logits [wanted, vocabulary], or hidden states for a model without a head.
-        vocabulary: entries of the token embedding.
+        vocabulary: entries of the token embedding; 0 where rows are not tokens.
         context: positions that the model knows; 0 for no limit of its own.
         layers: attention layers, the layers of the cache.
         kv_heads, head_dim: of the cache; equal in all layers.
         causal: False for encoders: a sequence's rows must all come in one step.
         architecture: name of the entry in `kbit.engine.architectures` that made it.
+        input: buffer that a step's own rows of numbers are put into; None where rows are tokens.
     """
 
     ops: tuple[Op, ...]
@@ -348,6 +358,7 @@ class ForwardPlan:
     head_dim: int
     causal: bool
     architecture: str
+    input: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

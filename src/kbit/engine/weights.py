@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kbit.core.errors import DTypeError, ModelError
 from kbit.core.scheme import Scheme
-from kbit.engine.experts import find_experts, read_experts
+from kbit.engine.experts import STACKS, find_experts, read_experts
 from kbit.store.folder import StoredModel
 from kbit.store.header import near
 from kbit.store.parts import part_names
@@ -125,7 +125,7 @@ class ModelWeights:
             owner = self.stored.tied.get(tensor, tensor)
             if owner in self.stored:
                 entry = self.stored.entry(owner)
-                shape = _logical(entry.shape, module=tensor != name)
+                shape = _logical(name, entry.shape, module=tensor != name)
                 return WeightInfo(name, owner, shape, None, self._dtype(owner, entry.dtype), entry.nbytes)
         return None
 
@@ -145,9 +145,16 @@ class ModelWeights:
         return tag.lower()
 
 
-def _logical(shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:
-    """Shape as a matrix or a vector: parameters by themselves may have a 1 in front that they are broadcast by ([1, n] for a vector)."""
-    return shape[1:] if not module and len(shape) == 2 and shape[0] == 1 else shape
+def _logical(name: str, shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:
+    """Shape as a vector, a matrix or a stack.
+
+    A convolution is a matrix with a row for each output. Parameters by themselves may have a 1 in front that they are broadcast by: it is
+    dropped, but for a stack of one expert.
+    """
+    if module:
+        return (shape[0], math.prod(shape[1:])) if len(shape) == 4 else shape
+    broadcast = len(shape) in (2, 3) and shape[0] == 1 and name.rpartition(".")[2] not in STACKS
+    return shape[1:] if broadcast else shape
 
 
 def as_float32(weight: QuantizedTensor | Dense) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ import pytest
 from kbit.core.errors import ModelError
 from kbit.engine.architectures import MODEL_TYPES, describe, describe_encoder_decoder
 
-from ..models import KINDS, PAIRS, config_of
+from ..models import IMAGES, KINDS, PAIRS, config_of
 
 
 def test_every_entry_is_tried_on_a_model() -> None:
-    assert set(MODEL_TYPES) == {config_of(name)["model_type"] for name in KINDS}
+    assert set(MODEL_TYPES) == {config_of(name)["model_type"] for name in (*KINDS, *IMAGES)}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -44,9 +44,9 @@ def test_a_configuration_without_type_is_refused() -> None:
 ODD: tuple[Any, ...] = (None, True, -1, 0, 7, 10**30, 0.0, -1.5, 1e39, "", "odd", [], [None], [3], {}, {"rope_type": []}, {"factor": "x"})
 
 
-@pytest.mark.parametrize("name", [*KINDS, *PAIRS])
+@pytest.mark.parametrize("name", [*KINDS, *PAIRS, *IMAGES])
 def test_odd_values_are_refused_or_read_but_never_crash(name: str) -> None:
-    config, read = config_of(name), describe if name in KINDS else describe_encoder_decoder
+    config, read = config_of(name), describe_encoder_decoder if name in PAIRS else describe
     for key in (*config, "rope_scaling", "rope_theta", "sliding_window", "layer_types"):
         for value in ODD:
             with suppress(ModelError):

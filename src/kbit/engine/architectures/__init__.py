@@ -25,6 +25,7 @@ from kbit.engine.architectures.opt import opt
 from kbit.engine.architectures.phi import phi, phi3
 from kbit.engine.architectures.settings import Settings
 from kbit.engine.architectures.t5 import t5
+from kbit.engine.architectures.vit import vit
 
 __all__ = ["ENCODER_DECODER_TYPES", "MODEL_TYPES", "describe", "describe_encoder_decoder"]
 
@@ -51,6 +52,7 @@ _ENTRIES: Mapping[str, Callable[[Settings], Architecture]] = {
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
     "roberta": roberta,
+    "vit": vit,
     "xlm-roberta": roberta,
 }
 

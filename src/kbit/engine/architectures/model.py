@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kbit.engine.architectures.blocks import Layer, Matrix, NormLayer, Table
 from kbit.engine.ops import Activation
 
-__all__ = ["Architecture", "Embedding", "EncoderDecoder", "Head"]
+__all__ = ["Architecture", "Embedding", "EncoderDecoder", "Head", "PatchEmbedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,21 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchEmbedding:
+    """Where the residual stream of an image begins: a row for each patch, behind one that is the same for all images.
+
+    Attributes:
+        project: a convolution as a matrix [width, channels · height · width of a patch].
+        first: table of one entry, the first row.
+        position: learned positions, of the first row too.
+    """
+
+    project: Matrix
+    first: Table
+    position: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """From the stream to logits: matrix · dense_norm(activation(dense · norm(x))).
 
@@ -46,7 +61,7 @@ class Head:
         matrix: [vocabulary, inputs]; None for a model that answers with norm(x).
         tied: the token embedding stands for a matrix that is not stored.
         dense, activation, dense_norm: a layer between (BERT's transform, OPT's project_out), or None.
-        optional: without `dense` in the checkpoint the model answers with its hidden states.
+        optional: where the checkpoint has no `dense` (or no matrix, if there is no `dense`), the model answers with norm(x).
         scale, softcap: of the logits.
     """
 
@@ -75,7 +90,7 @@ class Architecture:
     """
 
     name: str
-    embedding: Embedding
+    embedding: Embedding | PatchEmbedding
     layers: tuple[Layer, ...]
     head: Head
     size: int
