@@ -22,6 +22,7 @@ from kbit.cli.generation import Generated, Settings, generate
 from kbit.cli.tradeoff import NAMES, Row
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.sizes import count_text
 from kbit.evaluate.divergence import compare
 from kbit.evaluate.folder import open_source
 from kbit.evaluate.intervals import Estimate
@@ -173,7 +174,7 @@ class Experiment:
             f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. Embedding and "
             f"head are one tensor here, stored as {EMBEDDING} in every k-bit row; activations are rounded to int8 (fast mode), which with "
             f"the embedding sets the floor that the curves reach at k = 8. The 16-bit row is the original file, run in float32. "
-            f"Tokens/s: one sequence, {native.threads()} thread(s), in kbit's engine. "
+            f"Tokens/s: one sequence, {count_text(native.threads(), 'thread')}, in kbit's engine. "
             f"Text: excerpts of eight books that the model never saw; "
             f"{self.windows.protocol.text}."
         )
@@ -185,7 +186,7 @@ class Experiment:
             "torch": metadata.version("torch"),
             "transformers": metadata.version("transformers"),
             "Python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}, {native.isa()}, {native.threads()} threads",
+            "machine": f"{platform.system()} {platform.machine()}, {native.isa()}, {count_text(native.threads(), 'thread')}",
             "arithmetic": "fast mode: int8 activations per group",
             "text": f"{len(self.windows)} windows of {CONTEXT} tokens, {self.windows.protocol.tokens:,} tokens",
         }
