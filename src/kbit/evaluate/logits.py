@@ -19,7 +19,7 @@ import torch
 
 from kbit.core.errors import LimitError, ModelError, ShapeError
 from kbit.core.files import storage_errors
-from kbit.evaluate.finite import check_finite
+from kbit.evaluate.source_checks import check_finite, check_windows
 from kbit.evaluate.windows import Window, Windows
 
 __all__ = ["LogitSource", "ModelLogits", "ReferenceLogits", "as_source", "batches", "inference"]
@@ -59,17 +59,8 @@ class ModelLogits:
         self.vocabulary = _probe(self)
 
     def check(self, windows: Windows) -> None:
-        """Refuses a context beyond the model's positions and token ids beyond its vocabulary.
-
-        Raises:
-            ShapeError: the context is too long.
-            ModelError: the tokenizer is not this model's.
-        """
-        if self.positions is not None and windows.protocol.context > self.positions:
-            raise ShapeError(f"expected a context within the model's {self.positions} positions, got {windows.protocol.context}")
-        if windows.largest_id >= self.vocabulary:
-            got = f"{windows.largest_id}: another model's tokenizer?"
-            raise ModelError(f"expected token ids below the vocabulary of {self.vocabulary}, got {got}")
+        """See `check_windows`."""
+        check_windows(windows, self.positions, self.vocabulary)
 
     def rows(self, batch: Sequence[Window]) -> list[torch.Tensor]:
         """Logits at the scored targets of windows of one length.
