@@ -20,6 +20,7 @@ from typing import Self
 from kbit import native
 from kbit.cli.generation import Generated, Settings, generate
 from kbit.cli.tradeoff import NAMES, Row
+from kbit.core.installation import package_version
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import count_text
@@ -33,7 +34,6 @@ from kbit.evaluate.size import stored_size
 from kbit.evaluate.speed import open_runner
 from kbit.evaluate.windows import Windows, read_text, tokenize
 from kbit.model.quantize import quantize_folder
-from kbit.store.manifest import package_version
 
 __all__ = ["CONTEXT", "EMBEDDING", "PROMPT", "Experiment", "plans"]
 

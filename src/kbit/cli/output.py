@@ -15,13 +15,11 @@ from typing import Any, NoReturn, ParamSpec, TextIO
 import typer
 
 from kbit.core.errors import KbitError, MissingExtraError
+from kbit.core.installation import EXTRA_OF
 
 __all__ = ["Output", "columns", "verb"]
 
 P = ParamSpec("P")
-
-#: package → the extra that brings it
-EXTRA_OF = {"torch": "torch", "transformers": "hf", "accelerate": "hf", "matplotlib": "study", "scipy": "study", "lm_eval": "study"}
 
 
 class Output:
