@@ -81,7 +81,7 @@ def test_every_module_below_torch_can_be_imported() -> None:
     code = """
 import importlib, pkgutil
 import kbit
-free = ("core", "native", "grids", "tensor", "entropy", "encoders", "store", "kernels", "cli")
+free = ("core", "native", "grids", "tensor", "entropy", "encoders", "store", "kernels", "engine", "cli")
 failed, names = [], [found.name for found in pkgutil.walk_packages(kbit.__path__, "kbit.") if found.name.split(".")[1] in free]
 for name in names:
     try: importlib.import_module(name)
@@ -131,11 +131,17 @@ def test_verbs_that_need_no_model(arguments: list[str]) -> None:
     assert run(MAIN, *arguments).stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "bench", "eval", "quantize", "decode", "demo"])
+def test_a_model_is_run_and_timed(packed: tuple[Path, str]) -> None:
+    facts = json.loads(run(MAIN, "run", packed[0], "It was a dark night", "--max-tokens", 5, "--json").stdout)
+    assert (len(facts["token_ids"]), facts["runner"]) == (5, "engine")
+    facts = json.loads(run(MAIN, "bench", packed[0], "--prompt", 8, "--decode", 2, "--repeats", 1, "--json").stdout)
+    assert facts["runner"] == "engine"
+
+
+@pytest.mark.parametrize("verb", ["eval", "quantize", "decode", "demo"])
 def test_verbs_that_need_torch_name_the_extra(packed: tuple[Path, str], tmp_path: Path, verb: str) -> None:
     folder, out = packed[0], tmp_path / "out"
     arguments = {
-        "run": [folder, "Once"],
         "quantize": [folder, "--scheme", "nf4", "-o", out],
         "decode": [folder, "-o", out],
         "demo": ["-o", out],

@@ -8,6 +8,8 @@ import pytest
 
 from kbit.cli.reference import KEYS
 from kbit.cli.tradeoff import NAMES
+from kbit.engine.beam_options import BeamOptions
+from kbit.engine.generate_options import GenerateOptions
 from kbit.store.folder import open_model
 
 ROW_KEYS = {"scheme", "k", "bpw", "file_bytes", "perplexity", "kl_mean", "top1_agreement", "decode_tokens_per_s"}
@@ -21,7 +23,7 @@ def called(kbit: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     folder = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:  # what is asserted on stays: rows, files, words
         patch.setattr(experiment, "DECODE_TOKENS", 1)
-        patch.setattr(experiment, "WRITING", experiment.Settings(max_tokens=12, beams=2))
+        patch.setattr(experiment, "WRITING", GenerateOptions(max_tokens=12, beam=BeamOptions(beams=2)))
         return kbit("demo", "-o", folder, "--bits", "4,2", "--tokens", 1024, "--json"), folder
 
 

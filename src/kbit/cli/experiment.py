@@ -18,12 +18,16 @@ from types import TracebackType
 from typing import Self
 
 from kbit import native
-from kbit.cli.generation import Generated, Settings, generate
 from kbit.cli.tradeoff import NAMES, Row
+from kbit.cli.writer import EngineWriter
 from kbit.core.installation import package_version
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import count_text
+from kbit.engine.beam_options import BeamOptions
+from kbit.engine.generate_options import GenerateOptions
+from kbit.engine.generated import Generated
+from kbit.engine.sampling_options import SamplingOptions
 from kbit.evaluate.divergence import compare
 from kbit.evaluate.folder import open_source
 from kbit.evaluate.intervals import Estimate
@@ -45,7 +49,7 @@ EMBEDDING = "int8:g64"
 CHARACTERS_PER_TOKEN = 4.2
 DECODE_TOKENS = 64
 PROMPT = "It was a dark night, and the old man"
-WRITING = Settings(max_tokens=90, beams=5, no_repeat=3)
+WRITING = GenerateOptions(max_tokens=90, beam=BeamOptions(beams=5), sampling=SamplingOptions(no_repeat_ngram=3))
 
 
 def plans(bits: Sequence[int]) -> list[Plan]:
@@ -164,8 +168,7 @@ class Experiment:
 
     def texts(self, packed: Path) -> Texts:
         """The prompt continued by the original and by the model in `packed`, same settings."""
-        whole = generate(self.original, self.tokenizer, PROMPT, WRITING)
-        return Texts(PROMPT, whole, generate(load_causal_model(packed), self.tokenizer, PROMPT, WRITING))
+        return Texts(PROMPT, *(EngineWriter(folder).write(PROMPT, WRITING) for folder in (self.source, packed)))
 
     @property
     def caption(self) -> str:

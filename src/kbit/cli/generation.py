@@ -2,63 +2,26 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from kbit.core.errors import LimitError, ModelError
+from kbit.engine.generate_options import GenerateOptions
+from kbit.engine.generated import Generated
+from kbit.engine.request import FinishReason
 
-__all__ = ["Generated", "Settings", "generate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the next token is chosen.
-
-    Attributes:
-        max_tokens: new tokens at most; fewer where the model's context ends.
-        beams: beam search with so many beams; 1 takes one token after the other.
-        temperature: 0 takes the most likely token; above 0 tokens are drawn.
-        top_p, top_k: draw from the smallest set of tokens with this probability, from this many tokens; 1 and 0 are off.
-        seed: of the draw.
-        no_repeat: no run of so many tokens appears twice; 0 is off.
-    """
-
-    max_tokens: int = 128
-    beams: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    no_repeat: int = 0
+__all__ = ["generate"]
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A continuation.
-
-    Attributes:
-        text: the continuation, without the prompt.
-        token_ids: its tokens.
-        finish_reason: ``stop`` (the model ended the text) or ``length``.
-        prefill_ms: from the prompt to the first new token.
-        decode_ms: from there to the end.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    prefill_ms: float
-    decode_ms: float
-
-
-def generate(model: Any, tokenizer: Any, prompt: str, settings: Settings, *, stream: Callable[[str], None] | None = None) -> Generated:
+def generate(
+    model: Any, tokenizer: Any, prompt: str, options: GenerateOptions, *, stream: Callable[[str], None] | None = None
+) -> Generated:
     """Continue `prompt`; `stream` gets the text piece by piece (beam search gives it at once, at the end).
 
     Args:
         model: a causal language model of transformers.
         tokenizer: a `tokenizers.Tokenizer`.
         prompt: the text to continue.
-        settings: how.
+        options: how.
         stream: called with each piece of new text.
 
     Raises:
@@ -70,19 +33,19 @@ def generate(model: Any, tokenizer: Any, prompt: str, settings: Settings, *, str
     ids = tokenizer.encode(prompt).ids or _beginning(model)
     room = _room(model, ids)
     clock = _clock()
-    pieces = None if stream is None or settings.beams > 1 else _Pieces(tokenizer, stream)
-    torch.manual_seed(settings.seed)
+    pieces = None if stream is None or options.beam.beams > 1 else _Pieces(tokenizer, stream)
+    torch.manual_seed(options.sampling.seed)
     inputs = torch.tensor([ids])
     started = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
-            max_new_tokens=min(settings.max_tokens, room),
+            max_new_tokens=min(options.max_tokens, room),
             stopping_criteria=[clock],
             streamer=pieces,
             pad_token_id=next(iter(_ends(model)), 0),
-            **_choice(settings),
+            **_choice(options),
         )
     ended = time.perf_counter()
     new = [int(token) for token in output[0, len(ids) :]]
@@ -90,17 +53,30 @@ def generate(model: Any, tokenizer: Any, prompt: str, settings: Settings, *, str
     if stream is not None and pieces is None:
         stream(text)
     first = clock.first or ended
-    reason = "stop" if new and new[-1] in _ends(model) else "length"
+    reason: FinishReason = "stop" if new and new[-1] in _ends(model) else "length"
     return Generated(text, new, reason, 1e3 * (first - started), 1e3 * (ended - first))
 
 
-def _choice(settings: Settings) -> dict[str, Any]:
+def _choice(options: GenerateOptions) -> dict[str, Any]:
     """Arguments of transformers' `generate`."""
-    choice: dict[str, Any] = {"num_beams": settings.beams, "do_sample": settings.temperature > 0}
-    if settings.temperature > 0:
-        choice |= {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
-    if settings.no_repeat:
-        choice["no_repeat_ngram_size"] = settings.no_repeat
+    sampling, beam = options.sampling, options.beam
+    unknown = {
+        "stop": options.stop,
+        "logprobs": options.logprobs is not None,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+    }
+    if asked := [name for name, value in unknown.items() if value]:
+        raise ModelError(f"{', '.join(asked)}: kbit's engine does it, and the engine does not know this architecture")
+    choice: dict[str, Any] = {"num_beams": beam.beams, "do_sample": sampling.draws, "repetition_penalty": sampling.repetition_penalty}
+    if beam.beams > 1:
+        choice |= {"length_penalty": beam.length_penalty, "early_stopping": beam.early_stopping}
+    if sampling.draws:
+        choice |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p or None}
+    if sampling.no_repeat_ngram:
+        choice["no_repeat_ngram_size"] = sampling.no_repeat_ngram
+    if options.max_time_ms is not None:
+        choice["max_time"] = options.max_time_ms / 1e3
     return choice
 
 

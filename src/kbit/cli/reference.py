@@ -37,7 +37,7 @@ KEYS: Mapping[str, str] = {
     "seconds",
     "bench": "prefill_tokens_per_s decode_tokens_per_s decode_gb_per_s memory_roof_gb_per_s int8_roof_gmac_per_s threads isa load_seconds "
     "peak_rss_bytes weight_bytes_per_token prompt_tokens decode_tokens repeats runner",
-    "run": "text token_ids finish_reason prefill_ms decode_ms",
+    "run": "text token_ids finish_reason prefill_ms decode_ms runner logprobs",
     "show": "path base_model plan root ties weights file_bytes bpw_file tensors totals",
     "decode": "path dtype file_bytes parameters",
     "verify": "ok root chunks files modules size_bytes",
@@ -47,7 +47,7 @@ KEYS: Mapping[str, str] = {
 _REMARKS = {
     "demo": "a row has `scheme`, `k`, `bpw`, `file_bytes`, `perplexity`, `kl_mean`, `top1_agreement`, `decode_tokens_per_s`, and intervals",
     "eval": "what needs an original is null without `--against`",
-    "run": "`text` is without the prompt; `finish_reason` is `stop` or `length`",
+    "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",
     "show": "a tensor has `name`, `kind`, `shape`, `scheme`, `weights`, `bytes`, `bpw`, `error`",
     "verify": "where something does not hold, `ok` is false, `error` says what, and the exit code is 1",
 }

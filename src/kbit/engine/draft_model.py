@@ -76,7 +76,7 @@ class DraftModel:
 
     def _feed(self, token: NDArray[np.int32]) -> NDArray[np.float32]:
         assert self._sequence is not None  # `_catch_up` made it
-        logits = self._stepper.step([Feed(self._sequence, token)])[0]
+        logits = self._stepper.step([Feed(self._sequence, token.tolist())])[0]
         self._held = np.append(self._held, token)
         return np.asarray(logits, dtype=np.float32)
 

@@ -7,8 +7,6 @@ rest of the budget, in the order of arrival, each at least one token. Drafts hav
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from kbit.engine.drafts import NO_DRAFT, Draft
 from kbit.engine.member import Member
 from kbit.engine.stepper import Feed, Wanted
@@ -80,9 +78,7 @@ def _decode(member: Member, room: int, clock: Callable[[], float]) -> Portion:
 
 def _portion(member: Member, count: int, draft: Draft, draft_ms: float) -> Portion:
     assert member.sequence is not None  # it was admitted
-    tokens = member.history.tokens[member.fed : member.fed + count]
-    if draft.tokens:
-        tokens = np.append(tokens, np.array(draft.tokens, dtype=np.int32))
+    tokens = [*member.history.tokens[member.fed : member.fed + count].tolist(), *draft.tokens]
     return Portion(member, count, draft, draft_ms, Feed(member.sequence, tokens, _wanted(member, count, draft)))
 
 

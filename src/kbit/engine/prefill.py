@@ -32,5 +32,5 @@ def prefill(stepper: Stepper, sequence: int, tokens: NDArray[np.int32], expired:
         if expired():
             return None
         is_last = begin + PREFILL_TOKENS >= len(tokens)
-        logits = stepper.step([Feed(sequence, tokens[begin : begin + PREFILL_TOKENS], "last" if is_last else "none")])
+        logits = stepper.step([Feed(sequence, tokens[begin : begin + PREFILL_TOKENS].tolist(), "last" if is_last else "none")])
     return np.asarray(logits[0], dtype=np.float32)

@@ -5,31 +5,14 @@ Everything above the forward step (sampling, beams, batches, speculation, text) 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kbit.engine.feeds import Feed, Wanted
+
 __all__ = ["Feed", "Stepper", "Wanted"]
-
-
-Wanted = Literal["last", "all", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Tokens that one sequence takes in one step.
-
-    Attributes:
-        sequence: handle of the sequence.
-        tokens: token ids, at least one.
-        wanted: rows of logits asked for: those after the ``last`` token, after ``all`` of them, or ``none``.
-    """
-
-    sequence: int
-    tokens: tuple[int, ...] | NDArray[np.int32]
-    wanted: Wanted = "last"
 
 
 @runtime_checkable
