@@ -2,8 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <mutex>
 
 #include "kbit/threads.h"
 #include "kernels.h"
@@ -33,18 +35,20 @@ struct Buffer {
   }
 };
 
-volatile uint64_t sink;  // keeps the loops from being optimised away
+std::atomic<uint64_t> sink;  // keeps the loops from being optimised away
 
 }  // namespace
 
 double memory_roof(int64_t bytes, int threads) {
   static Buffer buffer;
+  static std::mutex mutex;  // one probe at a time: two would measure each other
+  const std::lock_guard<std::mutex> lock(mutex);
   bytes = bytes / 4096 * 4096;
   if (bytes <= 0 || !buffer.reserve(bytes)) return 0.0;
   const Kernels& kernels = active_kernels();
   const auto start = Clock::now();
   threads::parallel_for(bytes / 4096, threads, [&](int64_t begin, int64_t end) {
-    sink = sink + kernels.read(buffer.data + begin * 4096, (end - begin) * 4096);
+    sink.fetch_add(kernels.read(buffer.data + begin * 4096, (end - begin) * 4096), std::memory_order_relaxed);
   });
   return static_cast<double>(bytes) / seconds_since(start) / 1e9;
 }
@@ -53,12 +57,12 @@ double int8_roof(int threads) {
   const Kernels& kernels = active_kernels();
   if (threads <= 0) threads = threads::default_count();
   constexpr int64_t kRounds = 2'000'000;
-  int64_t per_thread = 0;
+  std::atomic<int64_t> per_thread{0};
   const auto start = Clock::now();
   threads::parallel_for(threads, threads, [&](int64_t, int64_t) {
-    per_thread = kernels.dot_products(kRounds);  // the same count on each thread
+    per_thread.store(kernels.dot_products(kRounds), std::memory_order_relaxed);  // the same count on each thread
   });
-  return static_cast<double>(per_thread) * threads / seconds_since(start) / 1e9;
+  return static_cast<double>(per_thread.load()) * threads / seconds_since(start) / 1e9;
 }
 
 }  // namespace kbit

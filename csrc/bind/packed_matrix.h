@@ -1,4 +1,5 @@
-// PackedMatrix: a matrix in k bits over memory that Python owns. kbit.kernels checks sizes before it comes here.
+// PackedMatrix: a matrix in k bits over memory that Python owns. kbit.kernels.cpu hands over a checked tensor; that its parts have the sizes
+// which kernels will read is seen to here.
 #pragma once
 
 #include <stdexcept>
