@@ -22,6 +22,7 @@ import torch
 import machine
 from kbit import native
 from kbit.evaluate.divergence import Comparison, compare_all
+from kbit.evaluate.folder import open_source
 from kbit.evaluate.logits import ModelLogits, batches, inference
 from kbit.evaluate.models import load_causal_model, load_tokenizer
 from kbit.evaluate.size import SizeReport, stored_size
@@ -106,7 +107,7 @@ def logit_difference(folder: Path, decoded: Path, windows: Windows) -> float:
 
 def evaluate(name: str, source: Path, text: str, windows: Windows, encoded: list[Encoded], mode: str) -> list[dict[str, Any]]:
     """A row for each scheme, printed as a table."""
-    models = [load_causal_model(item.folder, mode=mode) for item in encoded]
+    models = [open_source(item.folder, mode=mode) for item in encoded]
     found = compare_all(models, load_causal_model(source), windows, progress=None)
     print(
         f"16 bits: perplexity {found[0].reference.perplexity.format('.3f')}, {found[0].reference.bits_per_byte.format('.4f')} bits a byte"

@@ -15,19 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 import machine
-from kbit.store.header import TensorSpec, build_header
-from kbit.store.shards import plan_shards, write_index
+from checkpoint import llama, write_checkpoint
 
 SCHEMES = ["nf4:g64", "int4:g64", "float4:g64", "log4:g64", "dynamic4:g64", "quantile4:g64", "kmeans4:g64"]
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "vocab_size": 128256, "hidden_size": 2048,
-    "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
-    "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "hidden_act": "silu",
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "bos_token_id": 128000, "eos_token_id": 128001,
-}  # fmt: skip
+CONFIG = llama(128256, 2048, 8192, 16, 32, 8, bos=128000, eos=128001)
 WORKER = """
 import json, sys
 from kbit.model import quantize_folder
@@ -38,7 +30,6 @@ result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], threads=int(sys.
 keys = ("scheme", "seconds", "bpw", "bpw_file", "file_bytes", "source_bytes", "peak_rss_bytes", "estimate_bytes")
 print(json.dumps({key: getattr(result, key) for key in keys} | {"rss_after_imports_bytes": base}))
 """
-ROWS_AT_ONCE = 4096
 
 
 def main() -> int:
@@ -48,7 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kbit-1b-", dir=options.folder) as scratch:
         work = Path(scratch)
         print("writing the checkpoint …", flush=True)
-        write_checkpoint(work / "source", np.random.default_rng(options.seed))
+        write_checkpoint(work / "source", CONFIG, options.seed)
         print(
             f"{'scheme':16} {'seconds':>8} {'bpw':>6} {'file MB':>8} {'peak MB':>8} {'imports MB':>10} {'estimate MB':>11} {'model MB':>8}"
         )
@@ -74,38 +65,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
-
-
-def tensors() -> list[TensorSpec]:
-    """Names and shapes of the checkpoint, from its configuration."""
-    hidden, inner, vocabulary = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
-    narrow = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
-    layer = {
-        "self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (narrow, hidden), "self_attn.v_proj": (narrow, hidden),
-        "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
-    }  # fmt: skip
-    shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
-    for index in range(CONFIG["num_hidden_layers"]):
-        shapes |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
-    return [TensorSpec(name, "BF16", shape) for name, shape in shapes.items()]
-
-
-def write_checkpoint(folder: Path, random: np.random.Generator) -> None:
-    """Normal weights of deviation 0.02 in bfloat16, a few thousand rows at a time."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=2))
-    specs = tensors()
-    layout = plan_shards([(spec,) for spec in specs], 1_000_000_000)
-    for name, shard in layout.items():
-        with (folder / name).open("wb") as file:
-            file.write(build_header(shard, {"format": "pt"}))
-            for spec in shard:
-                rows, width = spec.shape[0], int(np.prod(spec.shape[1:]))
-                for begin in range(0, rows, ROWS_AT_ONCE):
-                    values = random.standard_normal((min(ROWS_AT_ONCE, rows - begin), width), np.float32) * np.float32(0.02)
-                    file.write((values.view(np.uint32) >> np.uint32(16)).astype(np.uint16).data)
-    write_index(folder, {spec.name: name for name, shard in layout.items() for spec in shard}, sum(spec.nbytes for spec in specs))
 
 
 def quantize(source: Path, destination: Path, scheme: str, threads: int) -> dict[str, float]:

@@ -1,4 +1,8 @@
-// The engine's vector operations for this instruction set.
+// The engine's vector operations without any instruction set beyond the baseline, whose vectors AArch64's has.
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #include "vector/vector_ops.h"
 
 namespace kbit {

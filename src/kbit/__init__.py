@@ -30,13 +30,11 @@ _HOMES = {
     "load": "kbit.model",
     "save": "kbit.model",
 }
-#: what is needed above numpy, by the package that an import would miss
-_EXTRAS = {"torch": "torch", "transformers": "hf", "accelerate": "hf"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from kbit.store.manifest import package_version
+        from kbit.core.installation import package_version
 
         return package_version()
     if name not in _HOMES:
@@ -44,11 +42,13 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
-            raise
         from kbit.core.errors import MissingExtraError
+        from kbit.core.installation import EXTRA_OF
 
-        raise MissingExtraError(error.name, _EXTRAS[error.name]) from error
+        missing = error.name or ""
+        if missing not in EXTRA_OF:
+            raise
+        raise MissingExtraError(missing, EXTRA_OF[missing]) from error
 
 
 def __dir__() -> list[str]:

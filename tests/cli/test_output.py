@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 import typer
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kbit.cli.output import Output, bytes_text, columns, verb
+from kbit.cli.output import Output, columns, verb
 from kbit.core.errors import FormatError, StorageError
 
 
@@ -33,8 +31,8 @@ def test_without_json_words_go_to_stdout_and_nothing_else(capsys: pytest.Capture
     ("error", "code", "words"),
     [
         (FormatError("not\na  model"), 1, "kbit: not a model\n"),
-        (StorageError(28, "No space left", "x"), 1, "kbit: [Errno 28] No space left: 'x'\n"),
-        (FileNotFoundError(2, "No such file", "x"), 1, "kbit: [Errno 2] No such file: 'x'\n"),
+        (StorageError(28, "No space left", "x"), 1, "kbit: x: No space left\n"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "kbit: x: No such file\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -72,11 +70,3 @@ def test_a_bug_is_not_disguised_as_a_users_error() -> None:
 
 def test_columns_line_up() -> None:
     assert columns(["name", "size"], [["a", "1"], ["long", "100"]]).splitlines() == ["name  size", "────  ────", "a        1", "long   100"]
-
-
-@given(st.integers(0, 10**15))
-def test_sizes_are_short_and_true(size: int) -> None:
-    number, unit = bytes_text(size).split()
-    factor = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
-    assert float(number) * factor == pytest.approx(size, rel=0.006, abs=0.5)
-    assert len(number) <= 7

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbit.core.errors import LimitError
+from kbit.engine.request import Request
+from kbit.engine.sampling import choose
 from kbit.engine.stepper import Feed
 
 _MASK = 2**64 - 1
@@ -28,6 +30,7 @@ class HashStepper:
         sequences: sequences at once; one more raises `LimitError`.
         poison: a token after which logits are NaN.
         spread: logits lie in ± spread.
+        seed: another one is another model.
     """
 
     def __init__(
@@ -39,13 +42,15 @@ class HashStepper:
         sequences: int | None = None,
         poison: int | None = None,
         spread: float = 4.0,
+        seed: int = 0,
     ) -> None:
         self.vocabulary, self.context = vocabulary, context
         self.capacity, self.most, self.poison, self.spread = capacity, sequences, poison, spread
         self.live: dict[int, list[int]] = {}  # handle → hash after each position
         self.rows: list[int] = []  # tokens of each step
+        self.forks = self.refusals = self.truncated = 0
         self._handles = 0
-        self._salt = np.array([_mix(token + 1) for token in range(vocabulary)], dtype=np.uint64)
+        self._salt = np.array([_mix(token + 1 + 1000 * seed) for token in range(vocabulary)], dtype=np.uint64)
 
     def sequence(self) -> int:
         return self._new([])
@@ -55,10 +60,12 @@ class HashStepper:
         length = len(held) if length is None else length
         assert 0 <= length <= len(held), f"fork of {length} positions of {len(held)}"
         self._hold(length)
+        self.forks += 1
         return self._new(held[:length])
 
     def truncate(self, sequence: int, length: int) -> None:
         assert 0 <= length <= len(self.live[sequence]), f"truncate to {length} of {len(self.live[sequence])}"
+        self.truncated += len(self.live[sequence]) - length
         del self.live[sequence][length:]
 
     def free(self, sequence: int) -> None:
@@ -87,6 +94,7 @@ class HashStepper:
     def _hold(self, more: int) -> None:
         held = sum(map(len, self.live.values()))
         if self.capacity is not None and held + more > self.capacity:
+            self.refusals += 1
             raise LimitError(f"expected at most {self.capacity} positions, got {held + more}")
 
     def _check(self, feed: Feed) -> None:
@@ -108,3 +116,18 @@ class HashStepper:
             return np.full(self.vocabulary, np.nan, dtype=np.float32)
         mixed = (self._salt ^ np.uint64(value)) * np.uint64(0x9E3779B97F4A7C15)
         return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - 1) * np.float32(self.spread)
+
+
+def alone(request: Request, stepper: HashStepper) -> list[int]:
+    """The output's tokens, from nothing but steps and choices."""
+    tokens, sequence = list(request.prompt), stepper.sequence()
+    longest = min(len(tokens) + request.max_tokens, stepper.context or 10**9)
+    fed: Sequence[int] = tokens
+    while len(tokens) < longest:
+        logits = stepper.step([Feed(sequence, tuple(fed))])[0]
+        tokens.append(choose(logits, np.array(tokens, dtype=np.int32), len(request.prompt), request.sampling))
+        fed = tokens[-1:]
+        if tokens[-1] in request.ends:
+            break
+    stepper.free(sequence)
+    return tokens[len(request.prompt) :]

@@ -35,7 +35,7 @@ def test_divergence_is_scipys(seed: int, spread: float, change: float, shift: fl
     z = (random.normal(size=(5, 40)) * spread).astype(np.float32)
     y = (z + random.normal(size=z.shape) * change + shift).astype(np.float32)
     targets = random.integers(0, 40, 5)
-    ours, theirs, divergence, agreement = token_columns(torch.from_numpy(z), torch.from_numpy(y), targets)
+    ours, theirs, divergence, agreement = token_columns(torch.from_numpy(z), [torch.from_numpy(y)], targets)[0]
     assert ours == pytest.approx(-log_softmax(y.astype(float), axis=1)[np.arange(5), targets], rel=1e-12)
     assert theirs == pytest.approx(-log_softmax(z.astype(float), axis=1)[np.arange(5), targets], rel=1e-12)
     assert divergence == pytest.approx(by_hand(z, y), rel=1e-7, abs=1e-13)
@@ -50,7 +50,7 @@ def test_small_divergences_keep_their_digits() -> None:
     p = softmax(z, axis=1)
     variance = (p * v**2).sum(axis=1) - (p * v).sum(axis=1) ** 2
     for epsilon in (1e-3, 1e-4, 1e-5):
-        divergence = token_columns(torch.from_numpy(z), torch.from_numpy(z + epsilon * v), np.zeros(4, dtype=np.int64))[2]
+        divergence = token_columns(torch.from_numpy(z), [torch.from_numpy(z + epsilon * v)], np.zeros(4, dtype=np.int64))[0, 2]
         assert divergence == pytest.approx(epsilon**2 / 2 * variance, rel=2 * epsilon + 1e-15 / epsilon**2)
 
 
@@ -59,7 +59,7 @@ def test_far_distributions_do_not_overflow() -> None:
     z[0, 0], z[1, 0] = 1000.0, 30.0
     y = np.zeros((2, 10), dtype=np.float32)
     y[0, 1], y[1, 1] = 1000.0, 1e30
-    _, _, divergence, agreement = token_columns(torch.from_numpy(z), torch.from_numpy(y), np.array([1, 0]))
+    _, _, divergence, agreement = token_columns(torch.from_numpy(z), [torch.from_numpy(y)], np.array([1, 0]))[0]
     expected = (softmax(z.astype(float), axis=1) * (log_softmax(z.astype(float), axis=1) - log_softmax(y.astype(float), axis=1))).sum(
         axis=1
     )

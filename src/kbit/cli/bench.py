@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from kbit.cli.options import Debug, Json, Mode, Threads
-from kbit.cli.output import Output, bytes_text, verb
+from kbit.cli.output import Output, verb
+from kbit.core.sizes import bytes_text, count_text
 
 __all__ = ["bench"]
 
@@ -32,6 +33,6 @@ def bench(
     output.say(f"weights read {found.decode_gb_per_s:>10.2f} GB/s while decoding, {share:.0%} of the roof")
     output.say(f"memory roof  {found.memory_roof_gb_per_s:>10.2f} GB/s   (probed between the repeats)")
     output.say(f"int8 roof    {found.int8_roof_gmac_per_s:>10.1f} G multiply-adds/s")
-    how = f"{found.threads} thread(s), {found.isa}, {found.runner}"
+    how = f"{count_text(found.threads, 'thread')}, {found.isa}, {found.runner}"
     output.say(f"{how}, loaded in {found.load_seconds or 0:.1f} s, peak memory {bytes_text(found.peak_rss_bytes)}")
     output.result(found.to_json())

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from kbit.cli.options import Debug, Json, Overwrite
-from kbit.cli.output import Output, bytes_text, verb
+from kbit.cli.output import Output, verb
+from kbit.core.sizes import bytes_text
 
 __all__ = ["decode"]
 

@@ -1,23 +1,14 @@
 """`kbit doctor`: what this machine and installation can do, and what to do about the rest."""
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 from typing import Any
 
 from kbit.cli.options import Debug, Json, Threads
 from kbit.cli.output import Output, verb
+from kbit.core.installation import EXTRA_OF, EXTRAS, package_version, version_of
 
-__all__ = ["doctor", "kbit_version", "report"]
-
-#: extra → the distributions that it stands for
-EXTRAS = {
-    "torch": ("torch",),
-    "hf": ("transformers", "accelerate"),
-    "study": ("matplotlib", "scipy", "lm_eval"),
-    "gpu": ("triton",),
-}
+__all__ = ["doctor", "report"]
 
 
 @verb
@@ -53,7 +44,7 @@ def report(threads: int = 0) -> dict[str, Any]:
     if threads:
         native.set_threads(threads)
     facts: dict[str, Any] = {
-        "kbit": kbit_version(),
+        "kbit": package_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "isa": native.isa(),
@@ -61,21 +52,9 @@ def report(threads: int = 0) -> dict[str, Any]:
         "threads": native.threads(),
         "huge_pages": huge_pages(),
         "memory_roof_gb_per_s": max(native.memory_roof(threads) for _ in range(3)),
-        "extras": {package: _version_of(package) for packages in EXTRAS.values() for package in packages},
+        "extras": {package: version_of(package) for package in EXTRA_OF},
     }
     return facts | {"hints": hints(facts)}
-
-
-def kbit_version() -> str:
-    """Version of the installed package; ``source tree`` where it is not installed."""
-    return _version_of("kbit") or "source tree"
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def hints(facts: dict[str, Any]) -> list[str]:

@@ -1,15 +1,18 @@
 """`kbit eval`: loss of a model on text, and its distance from the original."""
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kbit.cli.options import Context, Debug, Json, Limit, Mode, Stride, Texts, Threads
-from kbit.cli.output import Output, bytes_text, verb
+from kbit.cli.output import Output, verb
+from kbit.core.sizes import bytes_text
 
 __all__ = ["books", "evaluate"]
 
+_WIDTH = 78
 #: key of the result → its name for people, and its format
 _FIGURES = {
     "perplexity": ("perplexity", ".4f"),
@@ -78,4 +81,5 @@ def _print(output: Output, facts: dict[str, Any], protocol: str) -> None:
             interval = f"  [{low:{form}}, {high:{form}}]" if low is not None and high is not None else ""
             output.say(f"{name:<27}{facts[key]:>12{form}}{interval}")
     output.say(f"{'file size':<27}{bytes_text(facts['file_bytes']):>12}")
-    output.say(f"protocol: {protocol}; brackets are 95% intervals over the windows")
+    output.say()
+    output.say(textwrap.fill(f"protocol: {protocol}; brackets are 95% intervals over the windows", _WIDTH, subsequent_indent="  "))

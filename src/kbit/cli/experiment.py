@@ -20,9 +20,12 @@ from typing import Self
 from kbit import native
 from kbit.cli.generation import Generated, Settings, generate
 from kbit.cli.tradeoff import NAMES, Row
+from kbit.core.installation import package_version
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.sizes import count_text
 from kbit.evaluate.divergence import compare
+from kbit.evaluate.folder import open_source
 from kbit.evaluate.intervals import Estimate
 from kbit.evaluate.logits import ReferenceLogits
 from kbit.evaluate.models import load_causal_model, load_tokenizer
@@ -31,7 +34,6 @@ from kbit.evaluate.size import stored_size
 from kbit.evaluate.speed import open_runner
 from kbit.evaluate.windows import Windows, read_text, tokenize
 from kbit.model.quantize import quantize_folder
-from kbit.store.manifest import package_version
 
 __all__ = ["CONTEXT", "EMBEDDING", "PROMPT", "Experiment", "plans"]
 
@@ -133,7 +135,7 @@ class Experiment:
     def _encoded(self, plan: Plan, reference: ReferenceLogits) -> Row:
         folder = Path(self._folder.name) / plan.default.text.replace(":", "-")
         quantize_folder(self.source, folder, plan, threads=_cores(), progress=False)
-        size, model = stored_size(folder), load_causal_model(folder)
+        size, model = stored_size(folder), open_source(folder)
         found = compare(model, reference, self.windows)
         loss, distance = found.loss.perplexity, found.divergence
         low, high = _bounds(loss)
@@ -172,7 +174,8 @@ class Experiment:
             f"Groups of {GROUP_SIZE} weights share an fp16 scale; float4e2 has 2 exponent bits, log5r2 2 levels an octave. Embedding and "
             f"head are one tensor here, stored as {EMBEDDING} in every k-bit row; activations are rounded to int8 (fast mode), which with "
             f"the embedding sets the floor that the curves reach at k = 8. The 16-bit row is the original file, run in float32. "
-            f"Tokens/s: one sequence, {native.threads()} thread(s), in kbit's engine. Text: excerpts of eight books that the model never saw; "
+            f"Tokens/s: one sequence, {count_text(native.threads(), 'thread')}, in kbit's engine. "
+            f"Text: excerpts of eight books that the model never saw; "
             f"{self.windows.protocol.text}."
         )
 
@@ -183,7 +186,7 @@ class Experiment:
             "torch": metadata.version("torch"),
             "transformers": metadata.version("transformers"),
             "Python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}, {native.isa()}, {native.threads()} threads",
+            "machine": f"{platform.system()} {platform.machine()}, {native.isa()}, {count_text(native.threads(), 'thread')}",
             "arithmetic": "fast mode: int8 activations per group",
             "text": f"{len(self.windows)} windows of {CONTEXT} tokens, {self.windows.protocol.tokens:,} tokens",
         }

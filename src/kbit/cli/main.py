@@ -40,9 +40,9 @@ app.command("doctor", short_help="Show what this machine and installation can do
 
 def _version(asked: bool) -> None:
     if asked:
-        from kbit.cli.doctor import kbit_version
+        from kbit.core.installation import package_version
 
-        print(f"kbit {kbit_version()}")
+        print(f"kbit {package_version()}")
         raise typer.Exit
 
 

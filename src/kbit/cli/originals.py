@@ -1,13 +1,14 @@
 """How far encoded weights lie from the original's, read from its files without torch."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbit.core.scheme import TensorKind
 from kbit.store.folder import open_model
+from kbit.tensor.bfloat16 import BFloat16
 
 if TYPE_CHECKING:
     from kbit.tensor.quantized import QuantizedTensor
@@ -45,7 +46,5 @@ def relative_error(weight: NDArray[np.float32], restored: NDArray[np.float32]) -
     return distance / norm if norm else (math.inf if distance else 0.0)
 
 
-def _as_float32(array: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
-    if dtype == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32)
+def _as_float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    return BFloat16(array).to_float32() if dtype == "BF16" else array.astype(np.float32)

@@ -15,13 +15,11 @@ from typing import Any, NoReturn, ParamSpec, TextIO
 import typer
 
 from kbit.core.errors import KbitError, MissingExtraError
+from kbit.core.installation import EXTRA_OF
 
-__all__ = ["Output", "bytes_text", "columns", "verb"]
+__all__ = ["Output", "columns", "verb"]
 
 P = ParamSpec("P")
-
-#: package → the extra that brings it
-EXTRA_OF = {"torch": "torch", "transformers": "hf", "accelerate": "hf", "matplotlib": "study", "scipy": "study", "lm_eval": "study"}
 
 
 class Output:
@@ -76,17 +74,6 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int =
     return "\n".join(line.rstrip() for line in lines)
 
 
-def bytes_text(size_bytes: float) -> str:
-    """A size for people, decimal units: ``2.31 MB``."""
-    if size_bytes < 1000:
-        return f"{size_bytes:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        size_bytes /= 1000
-        if size_bytes < 1000:
-            return f"{size_bytes:.2f} {unit}"
-    return f"{size_bytes / 1000:.2f} TB"
-
-
 def verb(function: Callable[P, None]) -> Callable[P, None]:
     """A verb's body with its errors turned into one line on stderr and an exit code."""
 
@@ -119,7 +106,8 @@ def _report(error: Exception, debug: bool) -> NoReturn:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _silence_stdout() -> None:

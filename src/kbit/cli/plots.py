@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from kbit.cli.svg import Panel, Point, Series, standalone
+from kbit.cli.svg import COLOURS, INK, SOFT, Panel, Point, Series, standalone
 from kbit.cli.terminal import Line, braille_chart
 from kbit.cli.tradeoff import NAMES, Recommendation, Row, original, series
 
@@ -68,35 +69,25 @@ def write_png(path: Path, drawn: Sequence[Panel]) -> bool:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     for index, panel in enumerate(drawn):
-        axes = figure.add_subplot(1, len(drawn), index + 1)
-        for curve, marker, colour in zip(panel.series, "os^Dv", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"), strict=False):
-            axes.semilogy(
-                [p.x for p in curve.points],
-                [p.y for p in curve.points],
-                marker=marker,
-                color=colour,
-                markersize=4.5,
-                linewidth=1.4,
-                label=curve.name,
-            )
-        if panel.baseline:
-            axes.axhline(panel.baseline[0], color="#59636e", linestyle="--", linewidth=1, label=panel.baseline[1])
-        if panel.marked:
-            axes.plot(
-                [panel.marked.x],
-                [panel.marked.y],
-                "o",
-                markersize=12,
-                markerfacecolor="none",
-                markeredgecolor="#1b1f24",
-                label=f"recommended, {panel.marked.label}",
-            )
-        axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
-        if math.isfinite(panel.ceiling):
-            axes.set_ylim(top=panel.ceiling)
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
-        axes.grid(True, which="both", alpha=0.25)
-        axes.legend(fontsize=8)
+        _draw(figure.add_subplot(1, len(drawn), index + 1), panel)
     figure.savefig(path, dpi=130)
     return True
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    """One panel on matplotlib's axes."""
+    for curve, marker, colour in zip(panel.series, "os^Dv", COLOURS, strict=False):
+        xs, ys = [point.x for point in curve.points], [point.y for point in curve.points]
+        axes.semilogy(xs, ys, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=curve.name)
+    if panel.baseline:
+        axes.axhline(panel.baseline[0], color=SOFT, linestyle="--", linewidth=1, label=panel.baseline[1])
+    if panel.marked:
+        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": INK, "label": f"recommended, {panel.marked.label}"}
+        axes.plot([panel.marked.x], [panel.marked.y], "o", **ring)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if math.isfinite(panel.ceiling):
+        axes.set_ylim(top=panel.ceiling)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(fontsize=8)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kbit.cli.options import Debug, Json, Overwrite, Threads
-from kbit.cli.output import Output, bytes_text, verb
+from kbit.cli.output import Output, verb
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.sizes import bytes_text
 
 if TYPE_CHECKING:
     from kbit.model.quantize import QuantizeResult

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kbit.cli.options import Debug, Json
-from kbit.cli.output import Output, bytes_text, columns, verb
+from kbit.cli.output import Output, columns, verb
+from kbit.core.sizes import bytes_text
 
 if TYPE_CHECKING:
     from kbit.store.folder import StoredModel

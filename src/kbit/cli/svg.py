@@ -9,13 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
+from kbit.cli.axes import widened
+
+__all__ = ["COLOURS", "INK", "SOFT", "STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
 
 _NAMESPACE = "http://www.w3.org/2000/svg"
 WIDTH, HEIGHT = 460, 350
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 34, 48
 
-_LIGHT = "--ink:#1b1f24;--soft:#59636e;--grid:#e3e7eb;--paper:#ffffff;--s0:#0072b2;--s1:#d55e00;--s2:#00845f;--s3:#b0568c;--s4:#a87400"
+#: colours of the series on white
+COLOURS = ("#0072b2", "#d55e00", "#00845f", "#b0568c", "#a87400")
+INK, SOFT = "#1b1f24", "#59636e"
+_LIGHT = f"--ink:{INK};--soft:{SOFT};--grid:#e3e7eb;--paper:#ffffff;" + ";".join(f"--s{i}:{colour}" for i, colour in enumerate(COLOURS))
 _DARK = "--ink:#e8ebee;--soft:#a3adb8;--grid:#343b43;--paper:#16191d;--s0:#56b4e9;--s1:#ff8c4a;--s2:#2fc79a;--s3:#e79bc6;--s4:#e9b949"
 
 #: style sheet of the charts; a page that embeds them includes it once
@@ -26,6 +31,7 @@ STYLE = (
     ".chart .grid{stroke:var(--grid);stroke-width:1}.chart .axis{stroke:var(--soft);stroke-width:1}"
     ".chart .line{fill:none;stroke-width:1.8;stroke-linejoin:round}.chart .base{stroke:var(--soft);stroke-dasharray:5 4;fill:none}"
     ".chart .ring{fill:none;stroke:var(--ink);stroke-width:1.8}"
+    ".chart .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}"
     + "".join(
         f".chart .s{i}.line{{stroke:var(--s{i})}}.chart .s{i}.mark{{fill:var(--s{i});stroke:var(--paper);stroke-width:.8}}"
         for i in range(5)
@@ -95,7 +101,7 @@ def _content(panel: Panel) -> str:
     points = [point for series in panel.series for point in series.points if point.y > 0 and math.isfinite(point.y)]
     if not points:
         return f'<text x="{LEFT}" y="{HEIGHT / 2}">nothing to draw</text>'
-    xs = [point.x for point in points]
+    xs = widened([point.x for point in points])
     above = sum(point.y > panel.ceiling for point in points)
     ys = [math.log10(min(point.y, panel.ceiling)) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
     x, y = _scale(xs, LEFT, WIDTH - RIGHT, 0.04), _scale(ys, HEIGHT - BOTTOM, TOP, 0.09)
@@ -175,8 +181,9 @@ def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
 
 
 def _baseline(baseline: tuple[float, str], y: Scale) -> str:
+    """The dashed line, and its name on the left, below where falling curves begin."""
     at = y(math.log10(baseline[0]))
-    text = f'<text class="soft" x="{WIDTH - RIGHT}" y="{at + 14:.1f}" text-anchor="end">{escape(baseline[1])}</text>'
+    text = f'<text class="soft" x="{LEFT + 6}" y="{at + 14:.1f}">{escape(baseline[1])}</text>'
     return f'<path class="base" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>{text}'
 
 
@@ -203,7 +210,8 @@ def _mark(index: int, px: float, py: float) -> str:
 def _ring(point: Point, at: Place) -> str:
     px, py = at(point)
     shift, anchor = (13, "start") if px < WIDTH * 0.7 else (-13, "end")
-    text = f'<text x="{px + shift:.1f}" y="{py - 11:.1f}" text-anchor="{anchor}" font-weight="600">{escape(point.label)}</text>'
+    place = f'x="{px + shift:.1f}" y="{py - 11:.1f}" text-anchor="{anchor}"'
+    text = f'<text class="halo" {place} font-weight="600">{escape(point.label)}</text>'
     return f'<circle class="ring" cx="{px:.1f}" cy="{py:.1f}" r="8.5"/>{text}'
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kbit.cli.axes import widened
+
 __all__ = ["Line", "braille_chart"]
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -40,7 +42,7 @@ def braille_chart(
     ys = [math.log10(y) for line in drawable for _, y in line.points]
     if not xs:
         return "(nothing to draw)"
-    canvas = _Canvas(width - _MARGIN, height, _range(xs), _range(ys))
+    canvas = _Canvas(width - _MARGIN, height, _range(widened(xs)), _range(ys))
     if not ascii_only:
         for line in drawable:
             canvas.polyline(line.points)

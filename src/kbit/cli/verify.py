@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from kbit.cli.options import Debug, Json
-from kbit.cli.output import Output, bytes_text, verb
+from kbit.cli.output import Output, verb
 from kbit.core.errors import KbitError
+from kbit.core.sizes import bytes_text, count_text
 
 __all__ = ["verify"]
 
@@ -38,7 +39,8 @@ def verify(
         output.say(f"well-formed, but not sealed by kbit: no hashes to check ({bytes_text(found.size_bytes)})")
     else:
         output.say(
-            f"ok: {found.tensors} tensors and {found.modules} quantized modules in {found.files} file(s), {bytes_text(found.size_bytes)}"
+            f"ok: {count_text(found.tensors, 'tensor')} and {count_text(found.modules, 'quantized module')} "
+            f"in {count_text(found.files, 'file')}, {bytes_text(found.size_bytes)}"
         )
         output.say(f"root {found.root}")
     output.result(facts)

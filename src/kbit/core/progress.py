@@ -12,11 +12,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from kbit.core.sizes import bytes_text
+
 __all__ = ["Progress"]
 
 _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 5.0
-_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Progress:
@@ -99,12 +100,9 @@ class Progress:
         return f"{self.done:.0f}{total} {self.unit}"
 
     def _amount(self, value: float) -> str:
-        if self.unit != "B":
-            return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-        power = 0
-        while value >= 999.5 and power < len(_BYTE_UNITS) - 1:
-            value, power = value / 1000, power + 1
-        return f"{value:.3g} {_BYTE_UNITS[power]}"
+        if self.unit == "B":
+            return bytes_text(value)
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
     def _show(self, last: bool = False) -> None:
         if not self._enabled:

@@ -31,6 +31,12 @@ class Candidates:
         weights = np.exp(self.scores - self.scores.max())
         return np.asarray(weights / weights.sum(), dtype=np.float64)
 
+    def dense(self, vocabulary: int) -> NDArray[np.float64]:
+        """The probabilities of all tokens, float64 [vocabulary]."""
+        whole = np.zeros(vocabulary)
+        whole[self.ids] = self.probabilities()
+        return whole
+
     def only(self, kept: NDArray[np.bool_]) -> "Candidates":
         """Those where `kept`."""
         return Candidates(self.ids[kept], self.scores[kept])

@@ -11,7 +11,10 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Feed", "Stepper"]
+__all__ = ["Feed", "Stepper", "Wanted"]
+
+
+Wanted = Literal["last", "all", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Feed:
 
     sequence: int
     tokens: tuple[int, ...] | NDArray[np.int32]
-    wanted: Literal["last", "all", "none"] = "last"
+    wanted: Wanted = "last"
 
 
 @runtime_checkable

@@ -106,32 +106,35 @@ def compare_all(
         source.check(windows)
     tables = [_Table(windows) for _ in ours]
     with inference(reference, *models), Progress(windows.protocol.tokens, "tokens", "divergence", enabled=progress) as bar:
-        for batch in batches(windows, batch_size, theirs.vocabulary):
-            wanted = theirs.rows(batch)
-            for source, table in zip(ours, tables, strict=True):
-                for window, z, y in zip(batch, wanted, source.rows(batch), strict=True):
-                    table.put(window.index, token_columns(z, y.to(z.device), window.scored))
+        for batch in batches(windows, batch_size, theirs.vocabulary * len(ours)):
+            found = [source.rows(batch) for source in ours]
+            for index, (window, wanted) in enumerate(zip(batch, theirs.rows(batch), strict=True)):
+                columns = token_columns(wanted, [rows[index] for rows in found], window.scored)
+                for table, column in zip(tables, columns, strict=True):
+                    table.put(window.index, column)
             bar.advance(sum(window.scored.size for window in batch))
     return [table.comparison() for table in tables]
 
 
-def token_columns(reference: torch.Tensor, logits: torch.Tensor, targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What two models [tokens, vocabulary] say about the same tokens.
+def token_columns(reference: torch.Tensor, models: Sequence[torch.Tensor], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What several models say about the same tokens as a reference, each [tokens, vocabulary].
 
     Returns:
-        float64 [4, tokens]: nats of each target under `logits` and under `reference`, KL(reference ‖ logits) in nats, and 1 where
-        the most likely token is the same.
+        float64 [models, 4, tokens]: nats of each target under the model and under `reference`, KL(reference ‖ model) in nats, and 1
+        where the most likely token is the same.
     """
-    columns = np.empty((4, targets.size))
+    columns = np.empty((len(models), 4, targets.size))
     for part in row_slices(reference):
         log_p = torch.log_softmax(reference[part], dim=1, dtype=torch.float64)
-        log_q = torch.log_softmax(logits[part], dim=1, dtype=torch.float64)
+        p, best = log_p.exp(), reference[part].argmax(dim=1)
         wanted = torch.from_numpy(targets[part]).to(log_p.device).unsqueeze(1)
-        columns[0, part] = -log_q.gather(1, wanted).squeeze(1).cpu().numpy()
-        columns[1, part] = -log_p.gather(1, wanted).squeeze(1).cpu().numpy()
-        columns[3, part] = (reference[part].argmax(dim=1) == logits[part].argmax(dim=1)).cpu().numpy()
-        surplus = log_q.neg_().add_(log_p)
-        columns[2, part] = log_p.exp_().mul_(surplus).sum(dim=1).clamp_(min=0.0).cpu().numpy()
+        nats = -log_p.gather(1, wanted).squeeze(1).cpu().numpy()
+        for column, logits in zip(columns, models, strict=True):
+            log_q = torch.log_softmax(logits[part].to(log_p.device), dim=1, dtype=torch.float64)
+            column[0, part] = -log_q.gather(1, wanted).squeeze(1).cpu().numpy()
+            column[1, part] = nats
+            column[3, part] = (best == logits[part].argmax(dim=1).to(best.device)).cpu().numpy()
+            column[2, part] = log_q.neg_().add_(log_p).mul_(p).sum(dim=1).clamp_(min=0.0).cpu().numpy()
     return columns
 
 

@@ -1,5 +1,6 @@
 """The evaluation of a stored model: what `kbit eval` says."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from tokenizers import Tokenizer
 
 from kbit.core.errors import ModelError, ShapeError
 from kbit.evaluate.divergence import Comparison, Divergence, compare
+from kbit.evaluate.engine_logits import EngineLogits
 from kbit.evaluate.logits import ModelLogits
-from kbit.evaluate.models import load_causal_model, load_tokenizer
+from kbit.evaluate.models import is_packed, load_causal_model, load_tokenizer
 from kbit.evaluate.perplexity import Perplexity, perplexity
 from kbit.evaluate.size import SizeReport, stored_size
 from kbit.evaluate.windows import Bos, Windows, read_text, tokenize
+from kbit.store.check import check_folder
 
-__all__ = ["EvaluationResult", "evaluate_folder"]
+__all__ = ["EvaluationResult", "evaluate_folder", "open_source"]
 
 #: longest context where none is given
 MAX_CONTEXT = 2048
@@ -96,8 +99,8 @@ def evaluate_folder(
     path, against = Path(path), None if against is None else Path(against)
     size = stored_size(path)
     tokens = tokenize(read_text(*texts), _tokenizer(path, against))
-    model = ModelLogits(load_causal_model(path, mode=mode))
-    context = _positions(model.config) if context is None else context
+    model = open_source(path, mode=mode)
+    context = min(model.positions or MAX_CONTEXT, MAX_CONTEXT) if context is None else context
     windows = Windows(tokens, context=context, stride=stride, bos=bos, limit_tokens=limit_tokens)
     reference = None if against is None else ModelLogits(load_causal_model(against, mode=mode))
     started = time.perf_counter()
@@ -128,6 +131,9 @@ def _tokenizer(path: Path, against: Path | None) -> Tokenizer:
     return tokenizers[0]
 
 
-def _positions(config: Any) -> int:
-    positions = getattr(config, "max_position_embeddings", None)
-    return min(positions, MAX_CONTEXT) if isinstance(positions, int) else MAX_CONTEXT
+def open_source(path: Path, *, mode: str = "fast") -> ModelLogits | EngineLogits:
+    """Logits of a model's folder: a k-bit model in the engine, where it knows the architecture; any other through transformers."""
+    if is_packed(check_folder(path)):
+        with contextlib.suppress(ModelError):
+            return EngineLogits.load(path, mode=mode)
+    return ModelLogits(load_causal_model(path, mode=mode))

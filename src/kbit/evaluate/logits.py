@@ -17,8 +17,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from kbit.core.errors import LimitError, ModelError, NumericsError, ShapeError
+from kbit.core.errors import LimitError, ModelError, ShapeError
 from kbit.core.files import storage_errors
+from kbit.evaluate.source_checks import check_finite, check_windows
 from kbit.evaluate.windows import Window, Windows
 
 __all__ = ["LogitSource", "ModelLogits", "ReferenceLogits", "as_source", "batches", "inference"]
@@ -52,22 +53,14 @@ class ModelLogits:
         self.config: Any = getattr(model, "config", None)
         if getattr(self.config, "is_encoder_decoder", False):
             raise ModelError(f"expected a causal language model, got the encoder-decoder {type(model).__name__}")
+        positions = getattr(self.config, "max_position_embeddings", None)
+        self.positions = positions if isinstance(positions, int) else None
         self._options = {"use_cache": False} if self.config is not None else {}
         self.vocabulary = _probe(self)
 
     def check(self, windows: Windows) -> None:
-        """Refuses a context beyond the model's positions and token ids beyond its vocabulary.
-
-        Raises:
-            ShapeError: the context is too long.
-            ModelError: the tokenizer is not this model's.
-        """
-        longest = getattr(self.config, "max_position_embeddings", None)
-        if isinstance(longest, int) and windows.protocol.context > longest:
-            raise ShapeError(f"expected a context within the model's {longest} positions, got {windows.protocol.context}")
-        if windows.largest_id >= self.vocabulary:
-            got = f"{windows.largest_id}: another model's tokenizer?"
-            raise ModelError(f"expected token ids below the vocabulary of {self.vocabulary}, got {got}")
+        """See `check_windows`."""
+        check_windows(windows, self.positions, self.vocabulary)
 
     def rows(self, batch: Sequence[Window]) -> list[torch.Tensor]:
         """Logits at the scored targets of windows of one length.
@@ -78,7 +71,7 @@ class ModelLogits:
         logits = self._run(np.stack([window.inputs for window in batch]))
         rows = [logits[i, window.first :].float() for i, window in enumerate(batch)]
         for window, row in zip(batch, rows, strict=True):
-            _check_finite(row, window)
+            check_finite(row, window)
         return rows
 
     def _run(self, ids: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -102,15 +95,6 @@ def _probe(source: ModelLogits) -> int:
     if math.isfinite(scale) and float((first - second).abs().max()) > 1e-3 * scale:
         raise ModelError(f"expected a causal language model, got {type(source.model).__name__}, whose logits see later tokens")
     return int(first.numel())
-
-
-def _check_finite(row: torch.Tensor, window: Window) -> None:
-    # the sum is NaN or Inf if any element is; only then is it worth finding out which
-    if math.isfinite(float(row.sum())) or bool(torch.isfinite(row).all()):
-        return
-    token, entry = (int(i) for i in (~torch.isfinite(row)).nonzero()[0])
-    place = f"window {window.index}, token {window.first + token}, entry {entry}"
-    raise NumericsError(f"expected finite logits, got {float(row[token, entry])} in {place}")
 
 
 class ReferenceLogits:

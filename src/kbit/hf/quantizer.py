@@ -19,6 +19,7 @@ from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from kbit.core.errors import ModelError, SchemeError
+from kbit.core.installation import package_version
 from kbit.core.scheme import Plan
 from kbit.hf.config import QUANT_METHOD, KbitConfig
 from kbit.hf.encoding import EncodeOnLoad, Encoding
@@ -27,7 +28,7 @@ from kbit.hf.stored import StoredWeights
 from kbit.hf.ties import adjust_bias, packed_groups, packed_layer
 from kbit.nn.swap import unswap
 from kbit.nn.targets import packed_kind
-from kbit.store.manifest import Manifest, Module, package_version
+from kbit.store.manifest import Manifest, Module
 
 __all__ = ["KbitHfQuantizer", "attach"]
 

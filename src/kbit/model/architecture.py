@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from kbit.core.errors import DTypeError, ModelError
 from kbit.store.folder import StoredModel
 
-__all__ = ["TORCH_DTYPES", "Origin", "build_skeleton", "find_origins", "model_class", "read_tensor"]
+__all__ = ["TAGS", "TORCH_DTYPES", "Origin", "build_skeleton", "find_origins", "model_class", "read_tensor", "stored_tensor", "to_array"]
 
 #: dtype tags of safetensors that a checkpoint's plain tensors may have
 TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_HELD_AS = {torch.bfloat16: torch.uint16, torch.bool: torch.uint8}
 TAGS = {dtype: tag for tag, dtype in TORCH_DTYPES.items()}
 
 
@@ -111,14 +113,25 @@ def find_origins(stored: StoredModel, skeleton: nn.Module | None) -> list[Origin
 
 def read_tensor(stored: StoredModel, origin: Origin) -> torch.Tensor:
     """The whole parameter, in the checkpoint's dtype."""
-    tensors = [_tensor(stored.array(key), stored.entry(key).dtype) for key in origin.keys]
+    tensors = [stored_tensor(stored, key) for key in origin.keys]
     return tensors[0] if origin.fuse is None else origin.fuse(tensors)
 
 
-def _tensor(array: Any, dtype: str) -> torch.Tensor:
+def stored_tensor(stored: StoredModel, name: str) -> torch.Tensor:
+    """A stored tensor that is not packed."""
+    array, dtype = stored.array(name), stored.entry(name).dtype
     array.flags.writeable = True  # fresh memory of ours: torch warns of read-only arrays
     tensor = torch.from_numpy(array)
     return tensor.view(TORCH_DTYPES[dtype]) if dtype in ("BF16", "BOOL") else tensor
+
+
+def to_array(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor in main memory as containers hold it: bfloat16 as uint16, bool as uint8."""
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype in _HELD_AS:
+        tensor = tensor.view(_HELD_AS[tensor.dtype])
+    array: NDArray[Any] = tensor.numpy()
+    return array
 
 
 def _plain(stored: StoredModel, name: str, key: str) -> Origin:

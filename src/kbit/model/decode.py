@@ -15,9 +15,9 @@ from torch import nn
 
 from kbit.core.errors import DTypeError, ModelError
 from kbit.core.files import atomic_directory, open_regular, write_json
-from kbit.model.architecture import TAGS, build_skeleton
+from kbit.model.architecture import TAGS, build_skeleton, stored_tensor
 from kbit.model.encode import PLAN_ATTRIBUTE
-from kbit.model.load import load, plain_tensor, scheme_choice
+from kbit.model.load import load, scheme_choice
 from kbit.nn.ops import FLOAT_DTYPES
 from kbit.nn.swap import unswap
 from kbit.nn.targets import Target, find_targets
@@ -128,7 +128,7 @@ class _Source:
 
     def tensor(self, stored: StoredModel, dtype: torch.dtype) -> torch.Tensor:
         if self.shape is None:
-            tensor = plain_tensor(stored, self.name)
+            tensor = stored_tensor(stored, self.name)
             return tensor.to(dtype) if tensor.is_floating_point() else tensor
         weight = torch.from_numpy(np.ascontiguousarray(stored.quantized(self.name).dequantize())).to(dtype)
         return (weight.transpose(-1, -2) if self.transposed else weight).reshape(self.shape)

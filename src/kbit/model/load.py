@@ -9,14 +9,14 @@ from torch import nn
 from kbit.core.errors import MissingExtraError, ModelError, ShapeError
 from kbit.core.scheme import KEEP, Scheme, TensorKind
 from kbit.kernels import Mode
-from kbit.model.architecture import TORCH_DTYPES, model_class
+from kbit.model.architecture import model_class, stored_tensor
 from kbit.nn.packed import PackedModule, share_packed
 from kbit.nn.swap import packed_modules, set_mode, swap
 from kbit.store.check import check_folder
 from kbit.store.folder import StoredModel, open_model
 from kbit.store.manifest import Manifest
 
-__all__ = ["load", "load_into", "load_ordinary", "plain_tensor", "scheme_choice"]
+__all__ = ["load", "load_into", "load_ordinary", "scheme_choice"]
 
 
 def load(path: str | Path, *, mode: Mode = "fast", **options: Any) -> nn.Module:
@@ -121,7 +121,7 @@ def _fill_plain(module: nn.Module, stored: StoredModel) -> None:
     if missing or unexpected:
         raise ModelError(f"{stored.path} and {type(module).__name__} differ: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for name, target in wanted.items():
-        tensor = plain_tensor(stored, name)
+        tensor = stored_tensor(stored, name)
         if tensor.shape != target.shape:
             raise ShapeError(f"{name}: expected shape {tuple(target.shape)}, got {tuple(tensor.shape)} in {stored.path}")
         if target.is_meta:
@@ -132,11 +132,3 @@ def _fill_plain(module: nn.Module, stored: StoredModel) -> None:
         else:
             with torch.no_grad():
                 target.copy_(tensor)
-
-
-def plain_tensor(stored: StoredModel, name: str) -> torch.Tensor:
-    """A stored tensor that is not packed."""
-    array = stored.array(name)
-    array.flags.writeable = True
-    dtype = stored.entry(name).dtype
-    return torch.from_numpy(array).view(TORCH_DTYPES[dtype]) if dtype in ("BF16", "BOOL") else torch.from_numpy(array)

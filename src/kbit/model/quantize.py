@@ -16,6 +16,7 @@ from kbit.core.errors import ModelError
 from kbit.core.memory import peak_rss_bytes
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.sizes import bytes_text
 from kbit.model.memory import estimate_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
 from kbit.model.weights import encode_unit, plain_pieces
@@ -151,7 +152,7 @@ def _encode_all(stored: StoredModel, recipe: Recipe, writer: ModelWriter, thread
     pending = list(writer.pending())
     sizes = {name: _source_bytes(stored, recipe, name) for name in pending}
     if progress is not False and sys.stderr is not None:
-        print(f"quantize: memory estimate {estimate / 1e6:.0f} MB, for a model of {stored.size_bytes / 1e6:.0f} MB", file=sys.stderr)
+        print(f"quantize: memory estimate {bytes_text(estimate)}, for a model of {bytes_text(stored.size_bytes)}", file=sys.stderr)
     with Progress(sum(sizes.values()), "B", "quantize", enabled=progress) as line:
         for name in pending:
             if name in recipe.packed:

@@ -13,7 +13,7 @@ from torch import nn
 
 from kbit.core.errors import DTypeError, IntegrityError, ModelError, SchemeError
 from kbit.core.scheme import Plan
-from kbit.model.architecture import TAGS
+from kbit.model.architecture import TAGS, to_array
 from kbit.model.encode import PLAN_ATTRIBUTE
 from kbit.model.quantize import quantization_config
 from kbit.nn.packed import PackedModule
@@ -70,7 +70,7 @@ def save(
             if name in packed:
                 writer.put_quantized(name, packed[name].quantized)
             else:
-                writer.put(name, _array(plain[name]))
+                writer.put(name, to_array(plain[name].cpu()))
         root = writer.finish(_config(model, plan), (*_generation_files(model, Path(scratch)), *files))
     _compare(Path(path), packed, plain)
     return root
@@ -140,14 +140,6 @@ def _tag(name: str, tensor: torch.Tensor) -> str:
     return TAGS[tensor.dtype]
 
 
-def _array(tensor: torch.Tensor) -> Array:
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.view(torch.uint16)
-    array: Array = (tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor).numpy()
-    return array
-
-
 def _config(model: nn.Module, plan: Plan) -> dict[str, Any]:
     config: dict[str, Any] = {}
     stated: Any = getattr(model, "config", None)
@@ -172,7 +164,7 @@ def _compare(path: Path, packed: dict[str, PackedModule], plain: dict[str, torch
             for part, array in layer.quantized.parts().items():
                 _same(f"{name}.{part}", stored.array(f"{name}.{part}"), array)
         for name, tensor in plain.items():
-            _same(name, stored.array(name), _array(tensor))
+            _same(name, stored.array(name), to_array(tensor.cpu()))
 
 
 def _same(name: str, stored: Array, memory: Array) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from kbit.encoders.inputs import Weights
 from kbit.encoders.nearest import NearestEncoder, Piece, encode_pieces
-from kbit.model.architecture import Origin, read_tensor
+from kbit.model.architecture import Origin, read_tensor, to_array
 from kbit.model.recipe import PackUnit
 from kbit.store.folder import StoredModel
 from kbit.tensor.bfloat16 import BFloat16
@@ -38,8 +38,7 @@ def encode_unit(stored: StoredModel, unit: PackUnit, *, threads: int = 0) -> Qua
 def plain_pieces(stored: StoredModel, origin: Origin) -> Iterator[tuple[int, Array]]:
     """A tensor that stays in 16 bits, as the container holds it: (first row, rows)."""
     if origin.fuse is not None:
-        tensor = read_tensor(stored, origin).contiguous()
-        yield 0, (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        yield 0, to_array(read_tensor(stored, origin))
     elif not origin.shape:
         yield 0, stored.array(origin.keys[0]).reshape(1)
     else:
@@ -78,7 +77,7 @@ class _Pieces:
         if self.whole is None:
             return _read(self.stored, self.unit, matrix, begin, end)
         matrices = self.whole if len(self.unit.shape) == 3 else self.whole[None]
-        return _to_array(matrices[matrix, begin:end])
+        return to_array(matrices[matrix, begin:end])
 
 
 def _read(stored: StoredModel, unit: PackUnit, matrix: int, begin: int, end: int) -> Array:
@@ -87,11 +86,6 @@ def _read(stored: StoredModel, unit: PackUnit, matrix: int, begin: int, end: int
         # one expert is read whole: a container gives rows of its first dimension
         return stored.read_rows(key, matrix, matrix + 1)[0, begin:end]
     return stored.read_rows(key, begin, end).reshape(end - begin, unit.shape[-1])
-
-
-def _to_array(tensor: torch.Tensor) -> Array:
-    array: Array = (tensor.contiguous().view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
 
 
 def _as_weights(array: Array, dtype: str) -> Weights:

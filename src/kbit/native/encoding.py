@@ -24,7 +24,8 @@ Floats = npt.NDArray[np.float32]
 
 _WEIGHT_TYPES = {"float32": 0, "float16": 1, "uint16": 2}
 SCALE_KINDS = {"fp16": 0, "e4m3": 1, "dq8": 2}
-_SCALE_DTYPES: dict[str, Any] = {"fp16": np.uint16, "e4m3": np.uint8, "dq8": np.int8}
+#: scale_dtype → dtype in memory and in files
+SCALE_DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype(np.uint16), "e4m3": np.dtype(np.uint8), "dq8": np.dtype(np.int8)}
 _SEARCHES = {"absmax": 0, "mse": 1}
 _NO_FLOATS: Floats = np.empty(0, np.float32)
 _NO_BYTES: Bytes = np.empty(0, np.uint8)
@@ -157,7 +158,7 @@ def _empty_matrix(rows: int, cols: int, options: EncodeOptions) -> EncodedMatrix
     shape = (tiles, -(-cols // options.group_size), TILE_ROWS)
     return EncodedMatrix(
         planes=np.empty(packed_bytes(rows, cols, options.bits), np.uint8),
-        scale=np.empty(shape, _SCALE_DTYPES[options.scale_dtype]),
+        scale=np.empty(shape, SCALE_DTYPES[options.scale_dtype]),
         super_scale=np.empty(tiles, np.float32) if options.scale_dtype == "dq8" else None,
         zero_point=np.empty(shape, np.uint8) if options.zero_points else None,
     )

@@ -10,18 +10,17 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib import metadata
 from typing import Any, Self, TypeVar, get_args
 
 from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, IntegrityError, LimitError, SchemeError
+from kbit.core.installation import package_version
 from kbit.core.registry import suggest
 from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.core.shown import shown
 from kbit.core.strict_json import dump_json, held_bytes, parse_json
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_KEY", "ROOT_KEY", "Manifest", "Module", "bounded_json", "merge_manifests", "package_version"]
+__all__ = ["FORMAT_VERSION", "MANIFEST_KEY", "ROOT_KEY", "Manifest", "Module", "bounded_json", "merge_manifests"]
 
 FORMAT_VERSION = 1
 #: the oldest kbit that reads what this one writes
@@ -34,15 +33,6 @@ MANIFEST_COMMAS = 150_000
 JSON_TEXT_BYTES = 16 << 20
 
 T = TypeVar("T")
-
-
-@cache
-def package_version() -> str:
-    """Version of the installed package; ``0+source`` when it runs from a source tree."""
-    try:
-        return metadata.version("kbit")
-    except metadata.PackageNotFoundError:
-        return "0+source"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kbit.native.encoding import SCALE_DTYPES
+
 __all__ = ["E4M3_VALUES", "SCALE_DTYPES", "SCALE_LIMITS", "decode_scale", "round_scale", "scale_anchor", "scale_values", "super_scale_for"]
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 
-#: scale_dtype → dtype in memory and in files
-SCALE_DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype(np.uint16), "e4m3": np.dtype(np.uint8), "dq8": np.dtype(np.int8)}
 #: scale_dtype → largest stored magnitude, in super-scales where there are any
 SCALE_LIMITS: dict[str, float] = {"fp16": 65504.0, "e4m3": 448.0, "dq8": 127.0}
 
