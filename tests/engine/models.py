@@ -239,6 +239,9 @@ def build(name: str) -> nn.Module:
         for parameter in model.parameters():
             if parameter.requires_grad:  # Marian's sines are a parameter too
                 randomize(parameter)
+        for place, parameter in model.named_parameters():
+            if place.endswith("Attention.q.weight"):  # T5 does not scale scores but what makes them
+                parameter.mul_(model.config.d_kv**-0.5)
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_()
     return model.eval()
