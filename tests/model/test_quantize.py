@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from kbit.core.errors import KbitError, ModelError, NumericsError, ResumeMismatch, StorageError
 from kbit.core.scheme import Plan, Scheme
+from kbit.core.sizes import bytes_text
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 from kbit.store.manifest import Module
@@ -190,7 +191,7 @@ def test_estimate_is_printed_before_the_work(source: Path, tmp_path: Path, capsy
     result = quantize_folder(source, tmp_path / "out", INT4, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"quantize: memory estimate {result.estimate_bytes / 1e6:.0f} MB")
+    assert err.startswith(f"quantize: memory estimate {bytes_text(result.estimate_bytes)}, for a model of {bytes_text(result.source_bytes)}\n")
     assert "100%" in err
 
 
