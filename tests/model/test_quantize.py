@@ -191,7 +191,9 @@ def test_estimate_is_printed_before_the_work(source: Path, tmp_path: Path, capsy
     result = quantize_folder(source, tmp_path / "out", INT4, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"quantize: memory estimate {bytes_text(result.estimate_bytes)}, for a model of {bytes_text(result.source_bytes)}\n")
+    assert err.startswith(
+        f"quantize: memory estimate {bytes_text(result.estimate_bytes)}, for a model of {bytes_text(result.source_bytes)}\n"
+    )
     assert "100%" in err
 
 
