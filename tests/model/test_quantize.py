@@ -191,7 +191,9 @@ def test_estimate_is_printed_before_the_work(source: Path, tmp_path: Path, capsy
     result = quantize_folder(source, tmp_path / "out", INT4, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"quantize: memory estimate {bytes_text(result.estimate_bytes)}")
+    assert err.startswith(
+        f"quantize: memory estimate {bytes_text(result.estimate_bytes)}, for a model of {bytes_text(result.source_bytes)}\n"
+    )
     assert "100%" in err
 
 
@@ -303,7 +305,7 @@ MEMORY_DRIVER = """
 import sys
 import transformers.models.llama.modeling_llama
 from kbit.model import quantize_folder
-from kbit.core.memory import peak_rss_bytes, rss_bytes
+from kbit.model.memory import peak_rss_bytes, rss_bytes
 before = rss_bytes()
 result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
 print(before, peak_rss_bytes(), result.estimate_bytes, result.source_bytes)
