@@ -241,11 +241,11 @@ def test_drafts_are_left_out_before_a_full_cache_ends_anything() -> None:
         def propose(self, history: History, count: int) -> Draft:
             return Draft((0,) * count)
 
-    with Scheduler(HashStepper(capacity=21), clock=_Ticks()) as batch:
+    with Scheduler(HashStepper(capacity=17), clock=_Ticks()) as batch:
         output = batch.submit(Request((1,) * 10, 30, drafter=Eager()))
         batch.run()
     assert output.finish_reason == "length"
-    assert output.tokens.tolist() == alone(output.request, HashStepper())[:12]
+    assert output.tokens.tolist() == alone(output.request, HashStepper())[:8]  # the last of them need not be in the cache
 
 
 def test_sequences_run_out_before_positions() -> None:

@@ -192,6 +192,10 @@ def test_errors_come_before_any_step(call: Callable[..., Any], byte_level: Any) 
             call(stepper, byte_level, prompt)
     with pytest.raises(ModelError, match="vocabulary"):
         call(stepper, byte_level, "ab", options=GenerateOptions(speculate=HashStepper(9)))
+    for beams in (1, 2):
+        options = GenerateOptions(beam=BeamOptions(beams=beams), sampling=SamplingOptions(logit_bias={VOCABULARY: 1.0}))
+        with pytest.raises(SchemeError, match="got token 265"):
+            call(stepper, byte_level, "ab", options=options)
     assert not stepper.rows
 
 

@@ -73,5 +73,5 @@ def test_all_ngrams_of_a_long_text() -> None:
 
 def test_a_bias_outside_the_vocabulary() -> None:
     scores, tokens = _case(0, 5)
-    with pytest.raises(SchemeError, match=r"tokens below 40 .*, got token 40"):
+    with pytest.raises(SchemeError, match=r"tokens below 40 \(the model's vocabulary\), got token 40"):
         process(scores, tokens, 5, SamplingOptions(logit_bias={40: 1.0}))

@@ -82,8 +82,10 @@ class Scheduler:
         Raises:
             ModelError: a prompt without tokens, or with one outside the vocabulary.
             LimitError: a prompt that leaves no room in the context.
+            SchemeError: a bias for a token outside the vocabulary.
         """
         check_prompt(request.prompt, self._stepper)
+        request.sampling.check_vocabulary(self._stepper.vocabulary)
         output = Output(request, self._clock())
         self._arrived.append(output)
         return output

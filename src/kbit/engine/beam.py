@@ -99,7 +99,9 @@ class BeamSearch:
         Raises:
             LimitError: the cache cannot hold the beams.
             NumericsError: NaN or Inf among the logits.
+            SchemeError: a bias for a token outside the vocabulary.
         """
+        self._sampling.check_vocabulary(self._stepper.vocabulary)
         tokens = np.array(prompt, dtype=np.int32)
         self._prompt_length = len(tokens)
         try:

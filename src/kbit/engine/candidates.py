@@ -1,4 +1,4 @@
-"""The tokens that may be drawn: temperature, then top-k, top-p and min-p leave out the unlikely ones, in transformers' order.
+"""The tokens that may be drawn: temperature, top-k, top-p and min-p, to the same effect as in transformers and in its order.
 
 Each filter hands on the tokens that remain, not a masked vocabulary: after the first of them the rest work on few tokens.
 Probabilities are float64, so that a draw does not hang on the last bit of a float32 sum.
@@ -50,19 +50,17 @@ def candidates(scores: NDArray[np.float32], options: SamplingOptions, keep: int 
         options: temperature and filters.
         keep: no filter leaves fewer tokens (beam search needs more than one).
     """
-    possible = np.flatnonzero(scores > -np.inf)
+    ids = _top_k(scores, max(options.top_k, keep)) if options.top_k else np.flatnonzero(scores > -np.inf)
     # the maximum goes first: a small temperature then underflows to 0 instead of overflowing
-    left = Candidates(possible, (scores[possible].astype(np.float64) - float(scores.max())) / options.temperature)
-    left = _top_k(left, max(options.top_k, keep)) if options.top_k else left
+    left = Candidates(ids, (scores[ids].astype(np.float64) - float(scores.max())) / options.temperature)
     left = _top_p(left, options.top_p, keep) if options.top_p < 1 else left
     return _min_p(left, options.min_p, keep) if options.min_p > 0 else left
 
 
-def _top_k(left: Candidates, count: int) -> Candidates:
-    if count >= len(left.ids):
-        return left
-    least = np.partition(left.scores, -count)[-count]
-    return left.only(left.scores >= least)
+def _top_k(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Ids of the `count` best and of those that tie with the last; temperature keeps the order, so this need not wait for it."""
+    least = np.partition(scores, -count)[-count] if count < len(scores) else -np.inf
+    return np.flatnonzero((scores >= least) & (scores > -np.inf))
 
 
 def _top_p(left: Candidates, mass: float, keep: int) -> Candidates:

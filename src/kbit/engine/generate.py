@@ -45,6 +45,7 @@ def generate(
         LimitError: a prompt that leaves no room in the context, or more than the cache holds.
         NumericsError: NaN or Inf among the logits, or every token forbidden.
         FormatError: a text that UTF-8 cannot hold.
+        SchemeError: a bias for a token outside the vocabulary.
     """
     with stream_generate(stepper, tokenizer, prompt, options, bos=bos) as stream:
         for _ in stream:
@@ -57,6 +58,7 @@ def stream_generate(
 ) -> "TextStream":
     """Continue a prompt piece by piece; arguments and errors as `generate`, those of the arguments at once."""
     ids, detokenizer = prompt_ids(prompt, tokenizer, stepper, bos), Detokenizer(tokenizer)
+    options.sampling.check_vocabulary(stepper.vocabulary)
     if options.beam.beams > 1:
         return TextStream(_beams(stepper, detokenizer, ids, options))
     return TextStream(_steps(stepper, Writing(ids, detokenizer, options, stepper.vocabulary)))

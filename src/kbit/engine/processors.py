@@ -12,7 +12,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from kbit.core.errors import SchemeError
 from kbit.engine.sampling_options import SamplingOptions
 
 __all__ = ["process"]
@@ -43,9 +42,8 @@ def process(scores: Scores, tokens: Tokens, prompt_length: int, options: Samplin
 
 
 def _add_bias(scores: Scores, tokens: Tokens, prompt_length: int, options: SamplingOptions) -> None:
+    options.check_vocabulary(len(scores))
     biased = np.fromiter(options.logit_bias.keys(), dtype=np.int64)
-    if biased.max() >= len(scores):
-        raise SchemeError(f"expected logit_bias of tokens below {len(scores)} (the vocabulary), got token {biased.max()}")
     scores[biased] += np.fromiter(options.logit_bias.values(), dtype=np.float32)
 
 

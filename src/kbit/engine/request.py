@@ -84,7 +84,7 @@ class Output:
 
     @property
     def tokens(self) -> NDArray[np.int32]:
-        """Tokens of the output so far, int32."""
+        """Tokens of the output so far, int32: a view, good until the next step."""
         return self.history.generated
 
     @property

@@ -56,6 +56,16 @@ class SamplingOptions:
         check_count("seed", self.seed, 0, MAX_SEED)
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
 
+    def check_vocabulary(self, vocabulary: int) -> None:
+        """These options are for a model of so many tokens.
+
+        Raises:
+            SchemeError: a bias for a token outside the vocabulary.
+        """
+        largest = max(self.logit_bias, default=0)
+        if largest >= vocabulary:
+            raise SchemeError(f"expected logit_bias of tokens below {vocabulary} (the model's vocabulary), got token {largest}")
+
     @property
     def draws(self) -> bool:
         """Tokens are drawn, not just the likeliest taken."""
