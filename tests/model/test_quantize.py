@@ -305,7 +305,7 @@ MEMORY_DRIVER = """
 import sys
 import transformers.models.llama.modeling_llama
 from kbit.model import quantize_folder
-from kbit.model.memory import peak_rss_bytes, rss_bytes
+from kbit.core.memory import peak_rss_bytes, rss_bytes
 before = rss_bytes()
 result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], progress=False)
 print(before, peak_rss_bytes(), result.estimate_bytes, result.source_bytes)
