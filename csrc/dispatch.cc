@@ -5,6 +5,11 @@
 
 #include "kernels.h"
 
+#if defined(KBIT_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #ifndef HWCAP_ASIMDDP
@@ -16,6 +21,20 @@ namespace kbit {
 namespace {
 
 std::atomic<const Kernels*> active{nullptr};
+
+#if defined(KBIT_AMX)
+// The processor has AMX for bytes, and the system lets this process use the state of its tiles, for which it must be asked once.
+bool matrix_tiles_allowed() {
+  static const bool allowed = [] {
+    constexpr unsigned kTiles = 1u << 24, kBytes = 1u << 25;  // leaf 7, edx
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of arch_prctl(2)
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kTiles | kBytes)) != (kTiles | kBytes)) return false;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return allowed;
+}
+#endif
 
 }  // namespace
 
@@ -29,6 +48,9 @@ int available_kernels(const Kernels** out, int capacity) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
+#if defined(KBIT_AMX)
+    if (matrix_tiles_allowed()) add(amx_kernels);
+#endif
     add(avx512_kernels);
   }
   if (avx2) add(avx2_kernels);

@@ -37,15 +37,13 @@ struct Kernels {
 };
 
 // Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.
-constexpr int64_t kScratchBytes = 256 * 1024;
+constexpr int64_t kScratchBytes = 512 * 1024;
 static inline int64_t tiles_per_strip(const Matrix& matrix) {
   const int64_t strip = matrix.kblocks * kBlockInputs * kTileRows;
   return strip >= kScratchBytes ? 1 : kScratchBytes / strip;
 }
-// What a kernel may keep of a few tokens' activation groups (at least 16 inputs each) beside the tiles.
-constexpr int kTermTokens = 4;
-constexpr int kTermBytes = 16;
-static inline int64_t term_bytes(const Matrix& matrix) { return kTermTokens * kTermBytes * 2 * matrix.kblocks; }
+// What a kernel may keep of some tokens' activation groups beside the tiles.
+static inline int64_t term_bytes(const Matrix& matrix) { return 256 * matrix.kblocks; }
 static inline int64_t scratch_bytes(const Matrix& matrix) {
   return term_bytes(matrix) + tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows;
 }
@@ -54,6 +52,7 @@ extern const Kernels scalar_kernels;
 #if defined(__x86_64__)
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
+extern const Kernels amx_kernels;  // AVX-512 with matrix tiles for several tokens
 #elif defined(__aarch64__)
 extern const Kernels neon_kernels;
 #endif

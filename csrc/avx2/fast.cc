@@ -62,7 +62,8 @@ struct Term {
   float activation_sum;  // a · Σ q_x
   float rest;            // base · a · Σ q_x
 };
-static_assert(sizeof(Term) == kTermBytes);
+constexpr int kTermTokens = 4;
+static_assert(sizeof(Term) * kTermTokens * 2 <= 256);  // term_bytes: a k-block has at most two groups
 
 template <int Depth>
 void fill_terms(const Matrix& m, const Activations& x, int64_t token, Term* terms) {

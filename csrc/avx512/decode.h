@@ -227,6 +227,7 @@ void decode_tile(const Matrix& m, const Tables<K>& shared, int64_t tile, uint8_t
   const Tables<K> tables = shared;  // in registers: a copy that no store can change
   Cursor<K> cursor(m, tile);
   for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+    cursor.prefetch();
     Store store{strip + block * kBlockInputs * kTileRows};
     decode<K, Out>(cursor.blocks, tables, store);
   }

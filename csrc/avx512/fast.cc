@@ -7,6 +7,7 @@
 #include "avx512.h"
 #include "decode.h"
 #include "dot.h"
+#include "finish.h"
 #include "for_bits.h"
 #include "scales.h"
 
@@ -66,39 +67,14 @@ struct Factors {
   inline __attribute__((always_inline)) Sums start_of(int64_t i) const { return reinterpret_cast<Sums>(_mm512_set1_epi32(start[i])); }
 };
 
-// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle. `dot` began at its start.
+// `dot` began at its start; `base` is base_less_zero where there are zero points.
 template <bool Zero>
-inline __attribute__((always_inline)) __m512 finish(__m512 total, Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base_less_zero) {
+inline __attribute__((always_inline)) __m512 finish(__m512 total, Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base) {
   __m512 rest;
-  if constexpr (Zero) rest = _mm512_mul_ps(base_less_zero, _mm512_set1_ps(f.activation_sum[i]));
+  if constexpr (Zero) rest = _mm512_mul_ps(base, _mm512_set1_ps(f.activation_sum[i]));
   else rest = _mm512_set1_ps(f.rest[i]);
-  const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(dot)), _mm512_set1_ps(f.step_scale[i]), rest);
-  return _mm512_fmadd_ps(scale, value, total);
+  return add_group(total, reinterpret_cast<__m512i>(dot), _mm512_set1_ps(f.step_scale[i]), rest, scale);
 }
-
-template <bool Zero>
-inline __attribute__((always_inline)) __m512 base_less_zero(const Matrix& m, int64_t tile, int64_t group) {
-  const __m512 base = _mm512_set1_ps(m.integer.base);
-  if constexpr (Zero) return _mm512_sub_ps(base, load_zeros(m, tile, group));
-  return base;
-}
-
-// The weight group of one activation group after another, without a division for each.
-class Groups {
- public:
-  explicit inline __attribute__((always_inline)) Groups(const Matrix& m)
-      : each_(m.groups == 1 ? INT64_MAX : m.group_size / m.activation_group), left_(each_) {}
-  inline __attribute__((always_inline)) int64_t current() const { return group_; }
-  inline __attribute__((always_inline)) void next() {
-    if (--left_ == 0) {
-      left_ = each_;
-      ++group_;
-    }
-  }
-
- private:
-  int64_t each_, left_, group_ = 0;
-};
 
 inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t groups) {
   return begin + kChunk < groups ? begin + kChunk : groups;
@@ -110,8 +86,8 @@ inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, __m51
                                                           int64_t group) {
   prefetch_scales(m, tile, group);
   const __m512 scale = load_scales(m, tile, group);
-  if (m.zero_point == nullptr) return finish<false>(total, dot, f, i, scale, base_less_zero<false>(m, tile, group));
-  return finish<true>(total, dot, f, i, scale, base_less_zero<true>(m, tile, group));
+  if (m.zero_point == nullptr) return finish<false>(total, dot, f, i, scale, scale);
+  return finish<true>(total, dot, f, i, scale, base_less_zero(m, tile, group));
 }
 
 template <int K, Output Out>
@@ -238,7 +214,7 @@ void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip,
 #pragma GCC unroll 2
     for (int c = 0; c < Count; ++c) {
       const __m512 scale = load_scales(m, tile + c, groups.current());
-      const __m512 base = base_less_zero<Zero>(m, tile + c, groups.current());
+      const __m512 base = Zero ? base_less_zero(m, tile + c, groups.current()) : scale;
 #pragma GCC unroll 8
       for (int t = 0; t < Tokens; ++t) total[t][c] = finish<Zero>(total[t][c], block.sum[t][c], factors[t], i, scale, base);
     }

@@ -36,5 +36,8 @@ int64_t dot_products(int64_t rounds) {
 }  // namespace avx512
 
 const Kernels avx512_kernels{"avx512", avx512::quantize, avx512::fast, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops};
+#if defined(KBIT_AMX)
+const Kernels amx_kernels{"amx", avx512::quantize, avx512::tiled, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops};
+#endif
 
 }  // namespace kbit

@@ -147,11 +147,11 @@ void check_small(int bits, int rounds, Count& total) {
   const int64_t rows[] = {1, 15, 16, 17, 33, 48};
   const int64_t cols[] = {1, 16, 31, 32, 33, 64, 100, 257, 384};
   const int64_t groups[] = {16, 32, 48, 64, 80, 112, 128, 256, 1024, -1};
-  const int64_t tokens[] = {1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 23};
+  const int64_t tokens[] = {1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 23, 40};
   const int64_t gaps[] = {0, 0, 1, 16, 21};
   for (int round = 0; round < rounds; ++round) {
     Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
-           rng() % 4 == 0, tokens[rng() % 11], gaps[rng() % 5]};
+           rng() % 4 == 0, tokens[rng() % 13], gaps[rng() % 5]};
     c.group_size = std::min(c.group_size, c.cols);
     check(c, {1, 3}, total);
   }
@@ -160,10 +160,10 @@ void check_small(int bits, int rounds, Count& total) {
 // Large enough that threads really split the tiles, that a strip of decoded tiles does not hold them all, and that one tile fills it.
 void check_large(int bits, Count& total) {
   const int64_t shapes[][3] = {{257, 1040, 64}, {208, 1300, 48}, {176, 2048, -1}, {1030, 260, 32}, {17, 16500, 128}};
-  const int64_t tokens[] = {1, 2, 8};
+  const int64_t tokens[] = {1, 2, 8, 33};
   for (const auto& [rows, cols, group_size] : shapes) {
     const auto scale_kind = static_cast<kbit::ScaleKind>(rng() % 3);
-    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 3]}, {1, 2, 7}, total);
+    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 4]}, {1, 2, 7}, total);
   }
 }
 
