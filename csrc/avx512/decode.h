@@ -199,6 +199,9 @@ template <int K>
 struct Cursor {
   const uint8_t* blocks[3];
   inline __attribute__((always_inline)) Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  explicit inline __attribute__((always_inline)) Cursor(const uint8_t* const* first) {
+    for (int p = 0; p < plane_count(K); ++p) blocks[p] = first[p];
+  }
   // Asks for what lies ahead: a block's arithmetic fills the reorder buffer, so that its loads alone do not run far enough ahead.
   inline __attribute__((always_inline)) void prefetch() const {
     ask_ahead<plane_width(K, 0)>(blocks[0]);
@@ -221,16 +224,24 @@ struct Store {
   }
 };
 
-// A tile's bytes, kblocks · 32 · 16 of them.
+// The bytes of `count` k-blocks, 32 · 16 each. `blocks` is moved on.
 template <int K, Output Out>
-void decode_tile(const Matrix& m, const Tables<K>& shared, int64_t tile, uint8_t* strip) {
+void decode_blocks(const Tables<K>& shared, const uint8_t** blocks, int64_t count, uint8_t* out) {
   const Tables<K> tables = shared;  // in registers: a copy that no store can change
-  Cursor<K> cursor(m, tile);
-  for (int64_t block = 0; block < m.kblocks; ++block, cursor.next()) {
+  Cursor<K> cursor(blocks);
+  for (int64_t block = 0; block < count; ++block, cursor.next()) {
     cursor.prefetch();
-    Store store{strip + block * kBlockInputs * kTileRows};
+    Store store{out + block * kBlockInputs * kTileRows};
     decode<K, Out>(cursor.blocks, tables, store);
   }
+  for (int p = 0; p < plane_count(K); ++p) blocks[p] = cursor.blocks[p];
+}
+
+template <int K, Output Out>
+void decode_tile(const Matrix& m, const Tables<K>& tables, int64_t tile, uint8_t* out) {
+  const uint8_t* blocks[3];
+  block_pointers(m, tile, 0, blocks);
+  decode_blocks<K, Out>(tables, blocks, m.kblocks, out);
 }
 
 }  // namespace kbit::avx512

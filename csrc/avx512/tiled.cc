@@ -1,8 +1,8 @@
 // Fast mode for several tokens on AMX: a tile of the matrix, decoded, is a tile of the unit as it lies.
 //
 // One instruction multiplies 16 tokens × 64 inputs of int8 with 64 inputs × 16 rows of levels, 16,384 multiply-adds into 256 32-bit sums. A
-// strip of tiles is decoded once into the second-level cache, 64 bytes for each four inputs, which is the order that the unit wants; tokens'
-// bytes are read where they lie. Sums of a group go through memory to the vector unit, which finishes them while the next group is multiplied.
+// tile decodes to 64 bytes for each four inputs, which is the order that the unit wants: for many tokens a strip of tiles at once, into the
+// second-level cache; for up to sixteen a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through memory to the vector unit, which finishes them while the next group is multiplied.
 #include <algorithm>
 #include <cstring>
 
@@ -22,15 +22,13 @@ constexpr int kUnitTokens = 16;         // tokens of a multiplication
 constexpr int64_t kFewest = 5;     // tokens that pay for the unit
 constexpr int kUnderWay = 2;     // groups in the unit before the sums of the first are read back: it takes its time
 
-inline int64_t tile_bytes(const Matrix& m) { return m.kblocks * kBlockInputs * kTileRows; }
-
 // Levels as the unit multiplies them: signed, less their centre, where they fit into int8. Otherwise the bytes of the codebook, and sums begin
 // at −centre · Σ q_x.
-struct Levels {
+struct Book {
   alignas(64) uint8_t value[256];
   bool centred;
 
-  explicit Levels(const IntCodebook& book) {
+  explicit Book(const IntCodebook& book) {
     const int least = *std::min_element(book.q, book.q + 256), most = *std::max_element(book.q, book.q + 256);
     centred = least - book.centre >= -128 && most - book.centre <= 127;
     const __m512i centre = _mm512_set1_epi8(static_cast<char>(centred ? book.centre : 0));
@@ -68,20 +66,64 @@ struct Block {
   const Terms* terms;
 };
 
+// Inputs of a group, whole k-blocks: the last one has the padding too.
+struct Inputs {
+  int64_t begin, end;
+  inline __attribute__((always_inline)) Inputs(const Matrix& m, int64_t group, int64_t groups)
+      : begin(group * m.activation_group), end(group + 1 == groups ? m.kblocks * kBlockInputs : begin + m.activation_group) {}
+};
+
+// Levels of a tile that has been decoded.
+struct Decoded {
+  const uint8_t* levels;
+  inline __attribute__((always_inline)) void prepare(const Inputs&, int64_t) {}
+  inline __attribute__((always_inline)) const uint8_t* of(const Inputs& inputs, int64_t) const { return levels + inputs.begin * kTileRows; }
+};
+
+using Decode = void (*)(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out);
+
+template <int K>
+void decode_some(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out) {
+  decode_blocks<K, Output::looked_up>(*static_cast<const Tables<K>*>(tables), blocks, count, out);
+}
+
+// Levels of a tile that is decoded group by group, each once and in order.
+class Fresh {
+ public:
+  inline __attribute__((always_inline)) Fresh(const Matrix& m, int64_t tile, Decode decode, const void* tables) : decode_(decode), tables_(tables) {
+    block_pointers(m, tile, 0, blocks_);
+  }
+  inline __attribute__((always_inline)) void prepare(const Inputs& inputs, int64_t group) {
+    decode_(tables_, blocks_, (inputs.end - inputs.begin) / kBlockInputs, levels_[group % 2]);
+  }
+  inline __attribute__((always_inline)) const uint8_t* of(const Inputs&, int64_t group) const { return levels_[group % 2]; }
+
+ private:
+  static constexpr int kMostInputs = 128 + kBlockInputs;
+  Decode decode_;
+  const void* tables_;
+  const uint8_t* blocks_[3];
+  alignas(64) uint8_t levels_[2][kMostInputs * kTileRows];
+};
+
 // Sums of a block's groups with a tile.
-template <int Tokens, int Inputs, bool Centred>
+template <int Tokens, int Step, bool Centred, class Levels>
 class Sums {
  public:
-  inline __attribute__((always_inline)) Sums(const Matrix& m, const Block& block, const uint8_t* levels) : m_(m), block_(block), levels_(levels) {}
+  inline __attribute__((always_inline)) Sums(const Matrix& m, const Block& block, Levels& levels) : m_(m), block_(block), levels_(levels) {
+    levels_.prepare(Inputs(m_, 0, block_.groups), 0);
+  }
 
+  // Groups in order.
   inline __attribute__((always_inline)) void begin(int64_t group) {
     if (group >= block_.groups) return;
-    int64_t i = group * m_.activation_group;
-    const int64_t end = group + 1 == block_.groups ? m_.kblocks * kBlockInputs : i + m_.activation_group;
+    if (group + 1 < block_.groups) levels_.prepare(Inputs(m_, group + 1, block_.groups), group + 1);
+    const Inputs inputs(m_, group, block_.groups);
+    const uint8_t* levels = levels_.of(inputs, group);
     tiles::zero<tiles::kSums>();
-    for (; i < end; i += Inputs) {
+    for (int64_t i = inputs.begin; i < inputs.end; i += Step, levels += Step * kTileRows) {
       tiles::load<tiles::kTokens>(block_.q + i, block_.stride);
-      tiles::load<tiles::kLevels>(levels_ + i * kTileRows, 64);
+      tiles::load<tiles::kLevels>(levels, 64);
       tiles::multiply<Centred>();
     }
     tiles::store<tiles::kSums>(sums_[group % kPlaces], 64);
@@ -93,16 +135,16 @@ class Sums {
   static constexpr int kPlaces = kUnderWay + 2;
   const Matrix& m_;
   const Block& block_;
-  const uint8_t* levels_;
+  Levels& levels_;
   alignas(64) int32_t sums_[kPlaces][Tokens][kTileRows];
 };
 
 // The rows of one tile.
-template <int Tokens, int Inputs, bool Zero, bool Centred>
-void multiply_tile(const Matrix& m, const Block& block, const uint8_t* levels, int64_t tile, float* y, int64_t y_stride) {
+template <int Tokens, int Step, bool Zero, bool Centred, class Levels>
+void multiply_tile(const Matrix& m, const Block& block, Levels& levels, int64_t tile, float* y, int64_t y_stride) {
   const __mmask16 rows = first(m.rows - tile * kTileRows);
   float* const to = y + tile * kTileRows;
-  Sums<Tokens, Inputs, Centred> sums(m, block, levels);
+  Sums<Tokens, Step, Centred, Levels> sums(m, block, levels);
   for (int64_t a = 0; a < kUnderWay; ++a) sums.begin(a);
   __m512 total[Tokens];
 #pragma GCC unroll 16
@@ -113,6 +155,7 @@ void multiply_tile(const Matrix& m, const Block& block, const uint8_t* levels, i
   Groups groups(m);
   for (int64_t a = 0; a < block.groups; ++a, groups.next()) {
     sums.begin(a + kUnderWay);
+    prefetch_scales(m, tile, groups.current());
     const Terms& terms = block.terms[a];
     const __m512 scale = load_scales(m, tile, groups.current());
     const __m512 base = Zero ? base_less_zero(m, tile, groups.current()) : scale;
@@ -131,65 +174,73 @@ void multiply_tile(const Matrix& m, const Block& block, const uint8_t* levels, i
   }
 }
 
-// Decoded tiles [begin, end).
-struct Strip {
-  const uint8_t* levels;
-  int64_t begin, end;
+// Chooses the tokens, the step, and whether there are zero points and levels are centred. The unit is configured for the block's tokens.
+template <int Step, class Levels>
+void multiply_tile(const Matrix& m, const Block& block, bool centred, Levels& levels, int64_t tile, float* y, int64_t y_stride) {
+  const auto with = [&]<int Tokens>() {
+    if (m.zero_point == nullptr) {
+      if (centred) multiply_tile<Tokens, Step, false, true>(m, block, levels, tile, y, y_stride);
+      else multiply_tile<Tokens, Step, false, false>(m, block, levels, tile, y, y_stride);
+    } else {
+      if (centred) multiply_tile<Tokens, Step, true, true>(m, block, levels, tile, y, y_stride);
+      else multiply_tile<Tokens, Step, true, false>(m, block, levels, tile, y, y_stride);
+    }
+  };
+  if (block.tokens <= 8) with.template operator()<8>();
+  else with.template operator()<16>();
+}
+
+// What there is to do.
+struct Task {
+  const Matrix& m;
+  const Activations& x;
+  int64_t tokens;
+  float* y;
+  int64_t y_stride;
+  int64_t begin, end;  // tiles
   bool centred;
+  Decode decode;
+  const void* tables;
+  Terms* terms;
+  uint8_t* strip;
+
+  // Up to sixteen tokens from `token` on, their terms filled in.
+  Block block(int64_t token) const {
+    const Block block{x.q + token * x.stride, x.stride, std::min<int64_t>(tokens - token, kUnitTokens), x.groups, terms};
+    fill_terms(m, x, token, block.tokens, terms);
+    return block;
+  }
 };
 
-template <int Tokens, int Inputs, bool Zero, bool Centred>
-void multiply_tiles(const Matrix& m, const Block& block, const Strip& strip, float* y, int64_t y_stride) {
-  for (int64_t tile = strip.begin; tile < strip.end; ++tile) {
-    multiply_tile<Tokens, Inputs, Zero, Centred>(m, block, strip.levels + (tile - strip.begin) * tile_bytes(m), tile, y, y_stride);
+template <int Step>
+void one_block(const Task& task) {
+  const Block block = task.block(0);
+  tiles::Configuration(static_cast<int>(block.tokens), Step).load();
+  for (int64_t tile = task.begin; tile < task.end; ++tile) {
+    Fresh levels(task.m, tile, task.decode, task.tables);
+    multiply_tile<Step>(task.m, block, task.centred, levels, tile, task.y, task.y_stride);
   }
 }
 
-template <int Tokens, int Inputs>
-void multiply_strip(const Matrix& m, const Block& block, const Strip& strip, float* y, int64_t y_stride) {
-  if (m.zero_point == nullptr) {
-    if (strip.centred) multiply_tiles<Tokens, Inputs, false, true>(m, block, strip, y, y_stride);
-    else multiply_tiles<Tokens, Inputs, false, false>(m, block, strip, y, y_stride);
-  } else {
-    if (strip.centred) multiply_tiles<Tokens, Inputs, true, true>(m, block, strip, y, y_stride);
-    else multiply_tiles<Tokens, Inputs, true, false>(m, block, strip, y, y_stride);
-  }
-}
-
-// The unit is configured for the block's tokens.
-template <int Inputs>
-void multiply_block(const Matrix& m, const Block& block, const Strip& strip, float* y, int64_t y_stride) {
-  if (block.tokens <= 4) multiply_strip<4, Inputs>(m, block, strip, y, y_stride);
-  else if (block.tokens <= 8) multiply_strip<8, Inputs>(m, block, strip, y, y_stride);
-  else multiply_strip<16, Inputs>(m, block, strip, y, y_stride);
-}
-
-// One block of tokens: every tile is multiplied as it is decoded, in the first-level cache.
-template <int Inputs, class Decode>
-void one_block(const Matrix& m, const Activations& x, int64_t tokens, Strip strip, Decode&& decode, Terms* terms, float* y, int64_t y_stride) {
-  fill_terms(m, x, 0, tokens, terms);
-  const Block block{x.q, x.stride, tokens, x.groups, terms};
-  tiles::Configuration(static_cast<int>(tokens), Inputs).load();
-  for (int64_t tile = strip.begin; tile < strip.end; ++tile) {
-    decode(tile, tile + 1);
-    multiply_block<Inputs>(m, block, {strip.levels, tile, tile + 1, strip.centred}, y, y_stride);
-  }
-}
-
-// More of them meet a strip of decoded tiles in the second-level cache.
-template <int Inputs, class Decode>
-void many_blocks(const Matrix& m, const Activations& x, int64_t tokens, Strip strip, Decode&& decode, Terms* terms, float* y, int64_t y_stride) {
-  const int64_t step = tiles_per_strip(m);
-  for (int64_t tile = strip.begin; tile < strip.end; tile += step) {
-    const int64_t stop = std::min(tile + step, strip.end);
-    decode(tile, stop);
-    for (int64_t token = 0, count = 0; token < tokens; token += kUnitTokens) {
-      const int64_t before = count;
-      count = std::min<int64_t>(tokens - token, kUnitTokens);
-      if (count != before) tiles::Configuration(static_cast<int>(count), Inputs).load();
-      fill_terms(m, x, token, count, terms);
-      const Block block{x.q + token * x.stride, x.stride, count, x.groups, terms};
-      multiply_block<Inputs>(m, block, {strip.levels, tile, stop, strip.centred}, y + token * y_stride, y_stride);
+template <int Step>
+void many_blocks(const Task& task) {
+  const Matrix& m = task.m;
+  const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
+  int64_t configured = 0;
+  for (int64_t begin = task.begin; begin < task.end; begin += step) {
+    const int64_t end = std::min(begin + step, task.end);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const uint8_t* blocks[3];
+      block_pointers(m, tile, 0, blocks);
+      task.decode(task.tables, blocks, m.kblocks, task.strip + (tile - begin) * tile_bytes);
+    }
+    for (int64_t token = 0; token < task.tokens; token += kUnitTokens) {
+      const Block block = task.block(token);
+      if (block.tokens != configured) tiles::Configuration(static_cast<int>(configured = block.tokens), Step).load();
+      for (int64_t tile = begin; tile < end; ++tile) {
+        Decoded levels{task.strip + (tile - begin) * tile_bytes};
+        multiply_tile<Step>(m, block, task.centred, levels, tile, task.y + token * task.y_stride, task.y_stride);
+      }
     }
   }
 }
@@ -198,22 +249,18 @@ void many_blocks(const Matrix& m, const Activations& x, int64_t tokens, Strip st
 
 void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (tokens < kFewest || m.activation_group % kBlockInputs != 0) return fast(m, x, tokens, y, y_stride, begin, end, scratch);
-  const Levels levels(m.integer);
-  auto* const terms = reinterpret_cast<Terms*>(scratch);
-  uint8_t* const decoded = scratch + term_bytes(m);
-  const Strip all{decoded, begin, end, levels.centred};
+  const Book book(m.integer);
   const bool wide = m.activation_group % 64 == 0 && m.kblocks % 2 == 0;  // groups are whole multiplications of 64 inputs, or else of 32
   for_bits(m.bits, [&]<int K>() {
-    const Tables<K> tables(levels.value);
-    const auto decode = [&](int64_t tile, int64_t stop) {
-      for (int64_t t = tile; t < stop; ++t) decode_tile<K, Output::looked_up>(m, tables, t, decoded + (t - tile) * tile_bytes(m));
-    };
+    const Tables<K> tables(book.value);
+    const Task task{m,       x, tokens, y, y_stride, begin, end, book.centred, decode_some<K>, &tables, reinterpret_cast<Terms*>(scratch),
+                    scratch + term_bytes(m)};
     if (tokens <= kUnitTokens) {
-      if (wide) one_block<64>(m, x, tokens, all, decode, terms, y, y_stride);
-      else one_block<32>(m, x, tokens, all, decode, terms, y, y_stride);
+      if (wide) one_block<64>(task);
+      else one_block<32>(task);
     } else {
-      if (wide) many_blocks<64>(m, x, tokens, all, decode, terms, y, y_stride);
-      else many_blocks<32>(m, x, tokens, all, decode, terms, y, y_stride);
+      if (wide) many_blocks<64>(task);
+      else many_blocks<32>(task);
     }
   });
   tiles::release();
