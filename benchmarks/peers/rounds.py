@@ -5,6 +5,7 @@ Contestants keep their worker over the rounds as long as all of them fit into me
 
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -136,7 +137,12 @@ def _turn(contestant: Contestant, index: int, threads: int, plan: Plan, exclusiv
     except FailureError as failure:
         contestant.failure, contestant.worker = str(failure), None
         return
-    contestant.samples.append(min(tries, key=lambda sample: sample.others_share))
+    best = min(tries, key=lambda sample: sample.others_share)
+    contestant.samples.append(best)
+    speeds = f"prefill {plan.prompt / best.prefill_seconds:.1f}, decode {plan.decode / best.decode_seconds:.1f} tokens/s"
+    print(
+        f"  {threads} thr  {contestant.engine.label} {contestant.kind}: {speeds}, others {100 * best.others_share:.0f} %", file=sys.stderr
+    )
 
 
 def _measure(worker: Worker, prompt: list[int], threads: int, plan: Plan) -> Sample:
