@@ -57,12 +57,31 @@ KBIT_INLINE Floats fused(Floats a, Floats b, Floats c) {
 KBIT_INLINE Floats bits_to_floats(Words w) { return reinterpret_cast<Floats>(w); }
 KBIT_INLINE Words floats_to_bits(Floats f) { return reinterpret_cast<Words>(f); }
 
-// Halves to floats by exponent arithmetic (see half.h); Inf and NaN keep an all-ones exponent.
+// Halves to floats: the processor's conversion, or exponent arithmetic (see half.h), which makes a NaN quiet as it does.
 KBIT_INLINE Floats widen_halves(const uint16_t* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__F16C__)
+  union Halved {
+    Floats whole;
+    __m256 half[2];
+  } out;
+  for (int i = 0; i < 2; ++i) out.half[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
+  return out.whole;
+#elif defined(__ARM_NEON)
+  union Quartered {
+    Floats whole;
+    float32x4_t quarter[4];
+  } out;
+  for (int i = 0; i < 4; ++i) out.quarter[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+  return out.whole;
+#else
   const Words wide = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words);
   const Words magnitude = (wide & 0x7fff) << 13;
   const Words special = reinterpret_cast<Words>(reinterpret_cast<Ints>(magnitude) >= 0x0f800000) & 0x7f800000;
-  return bits_to_floats((wide & 0x8000) << 16 | floats_to_bits(bits_to_floats(magnitude) * 0x1p112f) | special);
+  const Words quiet = reinterpret_cast<Words>(reinterpret_cast<Ints>(magnitude) > 0x0f800000) & 0x00400000;
+  return bits_to_floats((wide & 0x8000) << 16 | floats_to_bits(bits_to_floats(magnitude) * 0x1p112f) | special | quiet);
+#endif
 }
 
 KBIT_INLINE Floats widen_bfloats(const uint16_t* p) {
