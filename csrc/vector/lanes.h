@@ -108,26 +108,33 @@ KBIT_INLINE uint16_t narrow_to_half(float value) {
   return static_cast<uint16_t>(sign | (bits - 0x38000000u) >> 13);
 }
 
-// Sum of the lanes as a tree: halves onto each other.
-KBIT_INLINE float sum(Floats v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
+// The upper half of the first 2·`Width` lanes in place of the lower half.
+template <int Width>
+KBIT_INLINE Floats upper(Floats v) {
+  static_assert(Width == 8 || Width == 4 || Width == 2 || Width == 1);
+  if constexpr (Width == 8) return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+  if constexpr (Width == 4) return __builtin_shufflevector(v, v, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+  if constexpr (Width == 2) return __builtin_shufflevector(v, v, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3);
+  if constexpr (Width == 1) return __builtin_shufflevector(v, v, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
 }
 
-KBIT_INLINE float largest(Floats v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) lane[i] = lane[i] < lane[i + width] ? lane[i + width] : lane[i];
-  }
-  return lane[0];
+// Sum of the lanes as a tree: halves onto each other.
+KBIT_INLINE float sum(Floats v) {
+  v = v + upper<8>(v);
+  v = v + upper<4>(v);
+  v = v + upper<2>(v);
+  return (v + upper<1>(v))[0];
 }
 
 KBIT_INLINE Floats maximum(Floats a, Floats b) { return a < b ? b : a; }
+
+KBIT_INLINE float largest(Floats v) {
+  v = maximum(v, upper<8>(v));
+  v = maximum(v, upper<4>(v));
+  v = maximum(v, upper<2>(v));
+  return maximum(v, upper<1>(v))[0];
+}
+
 KBIT_INLINE Floats minimum(Floats a, Floats b) { return b < a ? b : a; }
 
 // exp by Cephes' polynomial, within 2 ulp; below −87.3 and above 88.3 as at those ends. NaN stays NaN.
