@@ -134,6 +134,17 @@ class ContainerWriter:
         self.hashes[name] = sha256
         return True
 
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """A tensor that was written or adopted, from the disk."""
+        if name not in self.hashes:
+            raise FormatError(f"{self.path}: tensor {name!r} was not written in full")
+        entry = self._entry(name)
+        array = np.empty(entry.shape or (1,), DTYPES[entry.dtype])
+        view = memoryview(array.reshape(-1).view(np.uint8))
+        with storage_errors(self.partial, f"read tensor {name!r}"):
+            read_exactly(self._fd, view, entry.offset, str(self.partial), self.size_bytes)
+        return array.reshape(entry.shape)
+
     def sync(self) -> None:
         """Bring everything written so far to the disk, so that a journal may speak of it."""
         try:
