@@ -13,6 +13,7 @@ import math
 import subprocess
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(scheme: str, options: argparse.Namespace, calibration: CalibrationText, windows: Any, reference: Any, work: Path) -> dict[str, Any]:
+def measure(
+    scheme: str, options: argparse.Namespace, calibration: CalibrationText, windows: Any, reference: Any, work: Path
+) -> dict[str, Any]:
     folder = work / scheme.replace(":", "-")
     started = time.perf_counter()
     packed = quantize_folder(options.model, folder, scheme, calibration=calibration, progress=False)
@@ -104,16 +107,14 @@ def measure(scheme: str, options: argparse.Namespace, calibration: CalibrationTe
 
 def print_row(row: dict[str, Any]) -> None:
     beside = "–" if row["anchor_kl"] is None else f"{row['anchor_kl']:.4f} ({row['kl_mean'] / row['anchor_kl'] - 1:+.0%})"
-    print(
-        f"{row['scheme']:<24}{row['bpw']:>7.3f}{row['kl_mean']:>10.4f}{row['top1_agreement']:>8.3f}{row['quantize_seconds']:>9.1f}   {beside}",
-        flush=True,
-    )
+    figures = f"{row['bpw']:>7.3f}{row['kl_mean']:>10.4f}{row['top1_agreement']:>8.3f}{row['quantize_seconds']:>9.1f}"
+    print(f"{row['scheme']:<24}{figures}   {beside}", flush=True)
 
 
 def anchor_kl(bpw: float) -> float | None:
     """KL of ggml's best types at so many bits; None outside of what they span."""
     line = [(bits, kl) for name, bits, kl, _ in ANCHORS if name in FRONTIER]
-    for (low, low_kl), (high, high_kl) in zip(line, line[1:], strict=False):
+    for (low, low_kl), (high, high_kl) in pairwise(line):
         if low <= bpw <= high:
             share = (bpw - low) / (high - low)
             return math.exp((1 - share) * math.log(low_kl) + share * math.log(high_kl))

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from kbit.model import decode, encode, load, save
     from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["CalibrationText", "CalibrationWindows", "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode", "load", "save"]
+__all__ = [
+    "CalibrationText",
+    "CalibrationWindows",
+    "KbitConfig",
+    "Plan",
+    "QuantizedTensor",
+    "Scheme",
+    "__version__",
+    "decode",
+    "encode",
+    "load",
+    "save",
+]
 
 _HOMES = {
     "CalibrationText": "kbit.calibrate",

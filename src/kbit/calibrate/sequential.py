@@ -61,7 +61,9 @@ class CalibrationReport:
         """What a user should know: weights that the text did not reach."""
         if not self.unseen:
             return ()
-        return (f"the calibration text never reached {len(self.unseen)} weights, encoded as if all inputs were alike, first {self.unseen[0]}",)
+        return (
+            f"the calibration text never reached {len(self.unseen)} weights, encoded as if all inputs were alike, first {self.unseen[0]}",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -198,8 +200,10 @@ def _check_vocabulary(model: nn.Module, windows: CalibrationWindows) -> None:
 
 
 def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows) -> int:
-    """Memory that `encode_sequentially` takes beside the model: hidden states, one layer in float32, its Hessians, and GPTQ's work on one
-    weight; an upper bound, since layers that share their input share a Hessian. 0 where the model cannot be walked through."""
+    """Memory that `encode_sequentially` takes beside the model: an upper bound, 0 where the model cannot be walked through.
+
+    Hidden states, one layer in float32, its Hessians (layers that share their input really share one), and GPTQ's work on one weight.
+    """
     try:
         name, layers = find_layers(model)
     except KbitError:
@@ -209,7 +213,9 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
     for index, layer in enumerate(layers):
         inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and target.scheme.methods]
         moments.append(sum(_moments_bytes(target) for target in inside) + sum(4 * parameter.numel() for parameter in layer.parameters()))
-        work += [16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods]
+        work += [
+            16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods
+        ]
     return 4 * windows.tokens * int(width) + max(moments) + max(work)
 
 

@@ -9,7 +9,7 @@ Memory beside the model: hidden states of all windows in float32, one layer and 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import torch
@@ -21,8 +21,6 @@ __all__ = ["LayerWalk", "find_layers"]
 
 #: tokens that a batch of windows has at most
 _BATCH_TOKENS = 8192
-
-
 
 
 def find_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -43,6 +41,10 @@ def find_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(found.items(), key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
 
 
+class _Reached(Exception):  # noqa: N818 (no error: it ends a run early)
+    """The last layer was called."""
+
+
 class LayerWalk:
     """Walks through the layers of `model` with the windows `ids` [windows, context]; use as a context manager.
 
@@ -55,7 +57,7 @@ class LayerWalk:
         self.name, listed = find_layers(model)
         self.layers = list(listed)
         self._model, self._list = model, listed
-        self._batches = list(ids.split(max(1, _BATCH_TOKENS // ids.shape[1])))
+        self._batches = list(torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])))
         self._states: list[torch.Tensor] = []
         self._arguments: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._returns_tuple = False
@@ -91,7 +93,8 @@ class LayerWalk:
         """
         with self._stand_ins(self._record):
             for batch in self._batches:
-                self._call_model(batch)
+                with suppress(_Reached):
+                    self._call_model(batch)
         if len(self._states) != len(self._batches):
             raise ModelError(f"{type(self._model).__name__} does not call the first of its layers {self.name!r}")
         missing = [index for index in range(len(self.layers)) if (index, len(self._batches[0])) not in self._arguments]
@@ -129,6 +132,8 @@ class LayerWalk:
             self._arguments[key] = args, kwargs
         if index == 0 and len(self._states) == 1:
             self._returns_tuple = isinstance(self.open(0)(states.float(), *args, **kwargs), tuple)
+        if index == len(self.layers) - 1:
+            raise _Reached  # what comes after the layers is of no interest yet
         return states
 
     def _call_layer(self, layer: nn.Module, index: int, states: torch.Tensor) -> torch.Tensor:

@@ -80,6 +80,7 @@ class Scheme:
     methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", checked_methods(self.methods))
         if self.grid == "none":
             options = tuple(getattr(self, field.name) for field in fields(self))[1:]
             expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", ())
@@ -102,7 +103,6 @@ class Scheme:
             raise SchemeError(f"scale_search must be absmax or mse, got {self.scale_search!r}")
         if self.scale_dtype not in ("fp16", "e4m3", "dq8"):
             raise SchemeError(f"scale_dtype must be fp16, e4m3 or dq8, got {self.scale_dtype!r}")
-        object.__setattr__(self, "methods", checked_methods(self.methods))
         if "imp" in self.methods:  # an absmax scale knows no importance
             object.__setattr__(self, "scale_search", "mse")
 
@@ -230,7 +230,9 @@ def _parse_option(option: str, text: str) -> tuple[str, Any]:
     if option in ("fp16", "e4m3", "dq8"):
         return "scale_dtype", option
     if option in METHODS:
-        raise SchemeError(f"{option!r} is a method in scheme {shown(text)}: expected it at the end after a '+', such as 'int3:g64+{option}'")
+        raise SchemeError(
+            f"{option!r} is a method in scheme {shown(text)}: expected it at the end after a '+', such as 'int3:g64+{option}'"
+        )
     raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
 
 

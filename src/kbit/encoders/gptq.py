@@ -2,7 +2,7 @@
 
 Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers" (2022). Written
 here in the equivalent form of LDLQ (Chee, Cai, Kuleshov, De Sa: "QuIP", 2023, theorem 6), which needs no inverse: with H = R Rᵀ
-(`kbit.encoders.hessian`) a row loses Σ_j (e_j R_jj + v_j)², v_j = Σ_{i<j} e_i R_ij, e = w − ŵ. From left to right, column j therefore aims at
+(`kbit.encoders.hessian`) a row loses Σ_j (e_j R_jj + v_j)², v_j = Σ_{i<j} e_i R_ij, e = w − ŵ. Left to right, column j therefore aims at
 
     t_j = w_j + v_j / R_jj          rounded to the nearest level of its group's scale
 
@@ -162,7 +162,11 @@ class _Work:
 
 
 def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
-    parts = {name: np.stack([matrix.parts()[name] for matrix in done]) for name in ("weight", "weight_scale", "weight_zero") if name in first.parts()}
+    parts = {
+        name: np.stack([matrix.parts()[name] for matrix in done])
+        for name in ("weight", "weight_scale", "weight_zero")
+        if name in first.parts()
+    }
     kept = {name: part for name, part in first.parts().items() if name not in parts}
     parts["weight"] = parts["weight"].reshape(first.weight.shape)
     return QuantizedTensor.from_parts(scheme, first.shape, parts | kept)

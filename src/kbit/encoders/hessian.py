@@ -38,7 +38,9 @@ def checked_hessian(hessian: Array, cols: int, name: str) -> Array:
     finite = np.isfinite(hessian)
     if not finite.all():
         row, col = (int(i) for i in np.argwhere(~finite)[0])
-        raise NumericsError(f"{name}: expected a finite Hessian, got {hessian[row, col]} at [{row}, {col}]: its inputs overflow or are not finite")
+        raise NumericsError(
+            f"{name}: expected a finite Hessian, got {hessian[row, col]} at [{row}, {col}]: its inputs overflow or are not finite"
+        )
     diagonal = np.diagonal(hessian)
     if (diagonal < 0).any():
         col = int(np.argmin(diagonal))

@@ -1,13 +1,12 @@
 """The part of `quantize_folder` that looks at inputs: a checkpoint whose plan has methods is encoded layer by layer.
 
-The model is loaded whole, in the checkpoint's own dtype; beside it lie hidden states and the Hessians of one layer at a time. Every finished
-weight is in the journal. After a kill the text is run again through what is encoded already, which costs one pass and no encoding, and the
-bytes are those of an uninterrupted run.
+The model is loaded whole, in the checkpoint's own dtype; beside it lie hidden states and the Hessians of one layer at a time. Every
+finished weight is in the journal. After a kill the text is run again through what is encoded already, which costs one pass and no
+encoding, and the bytes are those of an uninterrupted run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ from kbit.store.folder import StoredModel
 from kbit.store.model_writer import ModelWriter
 from kbit.store.tokenizer import load_tokenizer
 
-__all__ = ["Calibration", "CalibratedModel", "as_windows", "needs_calibration"]
+__all__ = ["CalibratedModel", "Calibration", "as_windows", "needs_calibration"]
 
 Calibration = CalibrationText | CalibrationWindows | str | Path
 

@@ -126,5 +126,7 @@ def _given(calibration: Calibration | None, targets: Sequence[Target]) -> Calibr
         first = next(target for target in targets if target.scheme.methods)
         refuse_uncalibrated(first.scheme.methods, first.name)
     if not isinstance(calibration, CalibrationWindows):
-        raise SchemeError(f"a module has no tokenizer: expected calibration=CalibrationWindows(ids) for it, got {type(calibration).__name__}")
+        raise SchemeError(
+            f"a module has no tokenizer: expected calibration=CalibrationWindows(ids) for it, got {type(calibration).__name__}"
+        )
     return calibration
