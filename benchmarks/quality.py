@@ -3,9 +3,10 @@
     python benchmarks/quality.py [--model DIR] [--schemes int3:g64 int3:g64+gptq …] [--windows 32] [--json FILE]
 
 Linear layers only; embeddings stay in 16 bits. Calibration is on an excerpt of the training books (stretches from all over them, drawn by
-a seed), scores are on the held-out books: windows of 512 tokens, logits of the packed model in kbit's engine in exact mode, so that the
-figures are of the weights alone (--mode fast adds int8 activations). The last column puts the row beside ggml's types with an
-importance matrix from the same training text, measured by the same protocol: KL at the same bits, by a line through log KL.
+a seed), scores are on the held-out books: windows of 512 tokens at even distances over all of them. The packed folder is
+decoded to float32 for it, so that the figures are of the weights alone, as ggml's are here (--engine runs it in kbit's engine in fast
+mode, which adds int8 activations). The last column puts the row beside ggml's types with an importance matrix from the training text:
+their KL at the same bits, by a line through log KL.
 """
 
 import argparse
@@ -13,16 +14,20 @@ import math
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import machine
 from kbit.calibrate import CalibrationText
 from kbit.evaluate import ReferenceLogits, Windows, compare, read_text, tokenize
 from kbit.evaluate.engine_logits import EngineLogits
 from kbit.evaluate.models import load_causal_model, load_tokenizer
-from kbit.model import quantize_folder
+from kbit.evaluate.windows import TokenizedText
+from kbit.model import decode, quantize_folder
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONTEXT = 512
@@ -52,7 +57,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kbit-quality-") as work:
         rows = run(options, Path(work))
     settings = {"model": options.model.name, "windows": options.windows, "context": CONTEXT, "calibration_tokens": options.tokens}
-    settings |= {"seed": options.seed, "mode": options.mode}
+    settings |= {"seed": options.seed, "runner": "engine, fast mode" if options.engine else "decoded to float32"}
     anchors = [dict(zip(("type", "bpw", "kl_mean", "top1_agreement"), anchor, strict=True)) for anchor in ANCHORS]
     machine.save(options.json, {"benchmark": "quality", "machine": facts, **settings, "rows": rows, "anchors": anchors})
     return 0
@@ -65,7 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mode", choices=("exact", "fast"), default="exact")
+    parser.add_argument("--engine", action="store_true", help="run the packed model in the engine, in fast mode")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -90,7 +95,7 @@ def measure(
     started = time.perf_counter()
     packed = quantize_folder(options.model, folder, scheme, calibration=calibration, progress=False)
     seconds = time.perf_counter() - started
-    found = compare(EngineLogits.load(folder, mode=options.mode), reference, windows).divergence
+    found = compare(EngineLogits.load(folder, mode="fast") if options.engine else decode(folder), reference, windows).divergence
     return {
         "scheme": scheme,
         "bpw": packed.bpw,
@@ -130,9 +135,14 @@ def training_excerpt(work: Path) -> Path:
     return path
 
 
-def spread(text: Any, count: int) -> Windows:
-    """The first `count` windows of the held-out books, as the anchors were scored."""
-    return Windows(text, context=CONTEXT, limit_tokens=count * CONTEXT)
+def spread(text: TokenizedText, count: int) -> Windows:
+    """`count` windows at even distances over the whole text, joined; the last token of each is scored by what the next one begins with."""
+    step = (len(text.ids) - CONTEXT - 1) // count
+    places = np.concatenate([np.arange(index * step, index * step + CONTEXT) for index in range(count)])
+    places = np.append(places, places[-1] + 1)  # what the last window predicts
+    widths = np.diff(text.byte_ends)[places]
+    joined = replace(text, ids=text.ids[places], byte_ends=np.concatenate([[0], np.cumsum(widths)]))
+    return Windows(joined, context=CONTEXT, limit_tokens=count * CONTEXT)
 
 
 if __name__ == "__main__":
