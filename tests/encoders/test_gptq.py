@@ -7,7 +7,6 @@ from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.encoders.gptq import encode_gptq
-from kbit.encoders.hessian import damped_factor
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import rows_of_tiles
 from kbit.tensor.scales import scale_values
@@ -185,7 +184,7 @@ def test_dead_inputs_cost_nothing() -> None:
         (lambda h: h[None, None], ShapeError, "expected a Hessian"),
         (lambda h: np.where(np.arange(72) == 3, np.nan, h).astype(np.float32), NumericsError, r"nan at \[0, 3\]"),
         (lambda h: h - 1e9 * np.eye(72, dtype=np.float32), NumericsError, "diagonal of at least 0"),
-        (lambda h: h - 2 * np.diag(np.diagonal(h)) * 0 + 1e9 * (1 - np.eye(72, dtype=np.float32)), NumericsError, "damping cannot mend"),
+        (lambda h: h + 1e9 * (1 - np.eye(72, dtype=np.float32)), NumericsError, "damping cannot mend"),
     ],
 )
 def test_what_is_no_hessian_is_refused(change, error: type[Exception], message: str) -> None:
@@ -205,11 +204,3 @@ def test_other_arguments_that_do_not_fit() -> None:
         encode_gptq(weights, scheme, hessian, damping=2.0)
     with pytest.raises(NumericsError, match=r"layer: expected finite weights, got nan at \[0, 0\]"):
         encode_gptq(np.where(np.arange(72) == 0, np.nan, weights).astype(np.float32), scheme, hessian, name="layer")
-
-
-def test_the_factor_is_upper_triangular_and_multiplies_back() -> None:
-    _, hessian = problem()
-    factor = damped_factor(hessian, "layer", damping=0.01)
-    damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(72)
-    assert np.array_equal(factor, np.triu(factor))
-    np.testing.assert_allclose(factor @ factor.T * np.diagonal(hessian).mean(), damped, rtol=1e-4, atol=1e-6 * damped.max())
