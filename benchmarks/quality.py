@@ -80,7 +80,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     text = tokenize(read_text(DATA / "text" / "books-heldout"), load_tokenizer(options.model))
     windows = spread(text, options.windows)
     reference = ReferenceLogits.compute(load_causal_model(options.model), windows)
-    print(f"{'scheme':<24}{'bpw':>7}{'KL':>10}{'top-1':>8}{'seconds':>9}   KL of ggml's best at these bits")
+    print(f"{'scheme':<32}{'bpw':>7}{'KL':>10}{'top-1':>8}{'seconds':>9}   KL of ggml's best at these bits")
     rows = []
     for scheme in options.schemes:
         rows.append(measure(scheme, options, calibration, windows, reference, work))
@@ -113,7 +113,7 @@ def measure(
 def print_row(row: dict[str, Any]) -> None:
     beside = "–" if row["anchor_kl"] is None else f"{row['anchor_kl']:.4f} ({row['kl_mean'] / row['anchor_kl'] - 1:+.0%})"
     figures = f"{row['bpw']:>7.3f}{row['kl_mean']:>10.4f}{row['top1_agreement']:>8.3f}{row['quantize_seconds']:>9.1f}"
-    print(f"{row['scheme']:<24}{figures}   {beside}", flush=True)
+    print(f"{row['scheme']:<32}{figures}   {beside}", flush=True)
 
 
 def anchor_kl(bpw: float) -> float | None:
