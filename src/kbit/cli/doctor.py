@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from typing import Any
 
 from kbit.cli.options import Debug, Json, Threads
@@ -26,6 +27,7 @@ def doctor(threads: Threads = 0, json: Json = False, debug: Debug = False) -> No
         "threads": str(found["threads"]),
         "huge pages": found["huge_pages"],
         "memory roof": f"{found['memory_roof_gb_per_s']:.1f} GB/s",
+        "tuning": found["tuning"],
         **extras,
     }
     width = max(map(len, lines))
@@ -52,9 +54,28 @@ def report(threads: int = 0) -> dict[str, Any]:
         "threads": native.threads(),
         "huge_pages": huge_pages(),
         "memory_roof_gb_per_s": max(native.memory_roof(threads) for _ in range(3)),
+        "tuning": tuning(native.isa()),
         "extras": {package: version_of(package) for package in EXTRA_OF},
     }
     return facts | {"hints": hints(facts)}
+
+
+def tuning(isa: str) -> str:
+    """Whether choices of `kbit bench --tune` are in use, and if not, why."""
+    from kbit.kernels.tuning import active_tuning, forget_tunings, tuning_path
+
+    path = tuning_path()
+    if path is None:
+        return "off (KBIT_TUNING is empty)"
+    if not path.exists():
+        return f"none at {path}: the defaults are in use"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        forget_tunings()
+        found = active_tuning(isa)
+    if found is None:
+        return str(caught[-1].message) if caught else f"{path} is not in use"
+    return f"{len(found.choices)} choices of {path}"
 
 
 def hints(facts: dict[str, Any]) -> list[str]:
