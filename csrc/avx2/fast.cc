@@ -1,10 +1,7 @@
-// Fast mode: integer levels by pshufb, int8 activations, exact integer dots by maddubs and madd.
-//
-// maddubs adds two products in 16 bits. How many of its results fit there depends on the codebook (IntCodebook::depth):
-// q ≤ 15 lets eight be added before they are widened, q ≤ 128 one. Books that span 0…255 use q − 128 as a signed byte:
-// |w| takes the unsigned place and the activation carries the sign of w.
+// Fast mode: integer levels by pshufb, int8 activations, exact integer dots by maddubs and madd (dot.h).
 #include "avx2.h"
 #include "decode.h"
+#include "dot.h"
 #include "finish.h"
 #include "for_bits.h"
 #include "kernels.h"
@@ -14,14 +11,6 @@ namespace kbit::avx2 {
 namespace {
 
 // ---------------------------------------------------------------- dots
-
-template <int Depth>
-inline __m256i products(__m256i w, __m256i x) {
-  if constexpr (Depth == 0) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-  return _mm256_maddubs_epi16(w, x);
-}
-
-inline __m256i widen(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
 
 // Takes the registers of a half-tile as they are decoded. With HalfBlocks, steps 0–3 and 4–7 are summed apart.
 template <int Depth, bool HalfBlocks>
@@ -45,10 +34,6 @@ struct Dot {
 // Hides where a pointer points. The halves of a tile read the same activations; a compiler that knows keeps eight broadcasts in
 // registers between the halves and spills the sums, where loading them again is free.
 inline __attribute__((always_inline)) void forget(const int8_t*& pointer) { asm("" : "+r"(pointer)); }
-
-// Signed books hold q − 128.
-template <int Depth>
-constexpr int kOffset = Depth == 0 ? 128 : 0;
 
 // ---------------------------------------------------------------- one token
 
@@ -207,17 +192,6 @@ void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, Term*
 
 // ---------------------------------------------------------------- choosing
 
-template <class Body>
-void for_depth(int depth, Body&& body) {
-  switch (depth) {
-    case 8: return body.template operator()<8>();
-    case 4: return body.template operator()<4>();
-    case 2: return body.template operator()<2>();
-    case 1: return body.template operator()<1>();
-    default: return body.template operator()<0>();
-  }
-}
-
 // An identity book needs no lookup where the depth leaves codes as they are; k = 3 gets its codes through a table anyway,
 // and signed books (k = 8) need q − 128.
 template <int K>
@@ -244,7 +218,7 @@ void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t to
 
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   uint8_t value[256];
-  for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ (m.integer.depth == 0 ? 0x80 : 0));
+  table_values(m.integer, value);
   Tables tables;
   fill_tables(tables, m.bits, value);
   for_bits(m.bits, [&]<int K>() {

@@ -93,18 +93,26 @@ class Adder<8, Tokens> {
   __m256i total_[Tokens];
 };
 
+template <int K>
+struct Of {
+  template <int Tokens>
+  using Dots = PlaneDots<K, Tokens, Adder>;
+};
+
 }  // namespace
 
 void integer(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
-  if (tokens == 1 && m.integer.identity) return fast(m, x, tokens, y, y_stride, begin, end, scratch);  // which takes the codes as they are
   CodeLine line;
   code_line(m, line);
+  const int64_t starts[3] = {0, 0, 0};
   auto* terms = reinterpret_cast<Term*>(scratch);
   for (int64_t token = 0; token < tokens; token += kTermTokens) {
     const int64_t count = tokens - token < kTermTokens ? tokens - token : kTermTokens;
     for (int64_t t = 0; t < count; ++t) fill_terms(m, line.offset + (m.bits == 8 ? 128 * line.step : 0), x, token + t, terms + t * x.groups);
-    const Inputs<int8_t> inputs{x.q + token * x.stride, x.stride, {0, 0, 0}, terms, x.groups};
-    for_bits(m.bits, [&]<int K>() { multiply_tiles<K, 2, Adder>(m, line, inputs, count, begin, end, y + token * y_stride, y_stride); });
+    const Inputs<int8_t> inputs{x.q + token * x.stride, x.stride, terms, x.groups};
+    for_bits(m.bits, [&]<int K>() {
+      multiply_tiles<2, Of<K>::template Dots>(m, line, starts, inputs, count, begin, end, y + token * y_stride, y_stride);
+    });
   }
 }
 

@@ -57,6 +57,12 @@ class Adder {
   __m256i total_ = _mm256_setzero_si256();
 };
 
+template <int K>
+struct Of {
+  template <int Tokens>
+  using Dots = PlaneDots<K, Tokens, Adder>;
+};
+
 // As many tokens at once as the scratch holds the terms and the words of.
 template <int K>
 void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
@@ -64,6 +70,7 @@ void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_
   code_line(m, line);
   auto* terms = reinterpret_cast<Term*>(scratch);
   auto* words = reinterpret_cast<uint32_t*>(scratch + term_bytes(m));
+  const int64_t starts[3] = {0, 2 * serial_offset(m, 1), 0};
   const int64_t each = 2 * serial_offset(m, plane_count(K)), fitting = (scratch_bytes(m) - term_bytes(m)) / (4 * each);
   const int64_t room = fitting < kTermTokens ? fitting : kTermTokens;
   for (int64_t token = 0; token < tokens; token += room) {
@@ -76,8 +83,8 @@ void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_
         *out++ = word >> 4 & 0x0f0f0f0fu;
       });
     }
-    const Inputs<uint32_t> inputs{words, each, {0, 2 * serial_offset(m, 1), 0}, terms, x.groups};
-    multiply_tiles<K, 1, Adder>(m, line, inputs, count, begin, end, y + token * y_stride, y_stride);
+    const Inputs<uint32_t> inputs{words, each, terms, x.groups};
+    multiply_tiles<1, Of<K>::template Dots>(m, line, starts, inputs, count, begin, end, y + token * y_stride, y_stride);
   }
 }
 

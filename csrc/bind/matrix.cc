@@ -1,6 +1,5 @@
 // PackedMatrix: products and rows of a matrix in k bits.
 #include "packed_matrix.h"
-#include "variants.h"
 
 namespace kbit {
 
@@ -28,11 +27,7 @@ void bind_matrix(nb::module_& m) {
             return int64_t{-1};
           },
           nb::arg("ids"), nb::arg("count"), nb::arg("out"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>())
-      .def("affine",
-           [](const PackedMatrix& self) {
-             CodeLine line;
-             return code_line(self.matrix, line);
-           })
+      .def("activation_group", [](const PackedMatrix& self) { return self.matrix.activation_group; })
       .def(
           "variant_possible", [](const PackedMatrix& self, int variant) { return variant_possible(self.matrix, static_cast<Variant>(variant)); },
           nb::arg("variant"))

@@ -13,7 +13,7 @@ from kbit.encoders import encode
 from kbit.evaluate.tune import SCHEMES, SHAPES, random_matrix, tune
 from kbit.kernels.measure import STREAM_BYTES, Timer
 from kbit.kernels.tuning import read_tunings
-from kbit.kernels.variants import Variant
+from kbit.kernels.variants import Kind, Variant
 from kbit.store.header import TensorSpec
 from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import ModelWriter
@@ -24,7 +24,7 @@ MODULES = {"a": ("int2:g32", (64, 64)), "b": ("int2:g32", (64, 64)), "c": ("int2
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Five packed modules of two kinds, one of them a stack."""
+    """Five packed modules of three kinds, one of them a stack."""
     return write(tmp_path / "model", MODULES)
 
 
@@ -61,19 +61,15 @@ def test_each_kind_of_a_model_is_measured_once_and_kept(model: Path, path: Path)
     seen: list[tuple[QuantizedTensor, int]] = []
     said: list[object] = []
     tuned = tune(model, threads=2, rounds=1, make_timer=fake(seen), progress=said.append)
-    assert [(quantized.scheme.text, quantized.shape) for quantized, _ in seen] == [("int2:g32", (64, 64)), ("nf3:g32", (32, 64))]
+    assert [(quantized.scheme.text, quantized.shape) for quantized, _ in seen] == [("int2:g32", (64, 64)), ("int2:g64", (64, 64)), ("nf3:g32", (32, 64))]
     assert {stream for _, stream in seen} == {3 * 64 * 64 * 2 // 8 + 4 * 32 * 64 * 3 // 8}
     assert tuned.path == path
     assert read_tunings(path) == [tuned.tuning]
     assert (tuned.tuning.machine.isa, tuned.tuning.threads) == (native.isa(), (1, 2))
-    assert [(c.bits, c.affine, c.rows, c.cols, c.tokens, c.variant) for c in tuned.tuning.choices] == [
-        (2, True, 64, 64, "one", "lookup"),
-        (2, True, 64, 64, "few", "lookup"),
-        (3, False, 32, 64, "one", "lookup"),
-        (3, False, 32, 64, "few", "lookup"),
-    ]
+    kinds = [Kind(2, True, 32, 64, 64), Kind(2, True, 64, 64, 64), Kind(3, False, 32, 32, 64)]
+    assert [(c.kind, c.tokens, c.variant) for c in tuned.tuning.choices] == [(kind, tokens, "lookup") for kind in kinds for tokens in ("one", "few")]
     assert list(tuned.tuning.choices) == said
-    assert len(tuned.defaults) == 4
+    assert len(tuned.defaults) == 6
 
 
 def test_without_a_model_there_is_a_standard_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +78,7 @@ def test_without_a_model_there_is_a_standard_set(path: Path, monkeypatch: pytest
     tuned = tune(threads=1, rounds=1, make_timer=fake(seen))
     assert len(tuned.tuning.choices) == 2 * len(seen) == 4 * len(SCHEMES)
     assert {stream for _, stream in seen} == {STREAM_BYTES}
-    assert {bits for bits, affine in {(c.bits, c.affine) for c in tuned.tuning.choices} if affine} == {1, 2, 4, 8}
+    assert {choice.kind.bits for choice in tuned.tuning.choices if choice.kind.straight} == {1, 2, 3, 4, 8}
 
 
 def test_the_standard_set_is_of_real_shapes() -> None:
@@ -92,7 +88,7 @@ def test_the_standard_set_is_of_real_shapes() -> None:
 
 
 def test_the_clock_itself(model: Path, path: Path) -> None:
-    assert len(tune(model, threads=1, rounds=1).tuning.choices) == 4
+    assert len(tune(model, threads=1, rounds=1).tuning.choices) == 6
 
 
 def test_a_model_without_packed_matrices_has_nothing_to_choose(tmp_path: Path, path: Path) -> None:

@@ -16,8 +16,10 @@ from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
 from kbit.kernels.tuning import MAX_BYTES, Choice, Machine, Tuning, active_tuning, forget_tunings, machine, read_tunings, store_tuning, tuning_path
+from kbit.kernels.variants import Kind
 
-CHOICES = (Choice(2, True, 2048, 2048, "one", "lookup", 1.07), Choice(4, False, 64, 32, "few", "automatic", 1.0))
+KIND = Kind(2, True, 64, 2048, 2048)
+CHOICES = (Choice(KIND, "one", "lookup", 1.07), Choice(Kind(4, False, 64, 64, 32), "few", "automatic", 1.0))
 
 
 @pytest.fixture
@@ -68,17 +70,18 @@ def test_machines_keep_their_own(path: Path) -> None:
 
 
 def test_the_nearest_shape_answers() -> None:
-    wide = Choice(2, True, 2048, 8192, "one", "serial", 1.2)
+    wide = Choice(replace(KIND, cols=8192), "one", "serial", 1.2)
     many = Tuning(Machine("p", "i", "v"), (1,), (*CHOICES, wide))
 
     def variant(rows: int, cols: int, **changes: Any) -> str | None:
-        return many.variant(**{"bits": 2, "rows": rows, "cols": cols, "affine": True, "token_class": "one"} | changes)
+        return many.variant(replace(KIND, rows=rows, cols=cols, **changes), "one")
 
     assert variant(2048, 2048) == "lookup"
     assert variant(1500, 3000) == "lookup"
     assert variant(2048, 5000) == "serial"
     assert variant(4096, 2048) is None
-    assert variant(2048, 2048, bits=3) is variant(2048, 2048, affine=False) is variant(2048, 2048, token_class="few") is None
+    assert variant(2048, 2048, bits=3) is variant(2048, 2048, straight=False) is variant(2048, 2048, group=128) is None
+    assert many.variant(KIND, "few") is None
 
 
 def test_nothing_stored_says_nothing(path: Path) -> None:
@@ -112,10 +115,10 @@ DAMAGED = {
     "choices without end": (changed(lambda value: value["machines"][0].update(choices=[0] * 10_001)), "expected at most 10000"),
     "true bits": (changed(choice(bits=True)), r"choices\[0\].bits: expected int"),
     "nine bits": (changed(choice(bits=9)), "expected 1…8 bits, got 9"),
-    "no rows": (changed(choice(rows=0)), "expected sides of at least 1, got 0×2048"),
+    "no rows": (changed(choice(rows=0)), "expected a group and sides of at least 1, got 64 and 0×2048"),
     "many tokens": (changed(choice(tokens="many")), "expected tokens of one, few, got 'many'"),
     "an unknown variant": (changed(choice(variant="magic")), "expected one of automatic, lookup, integer, serial, got 'magic'"),
-    "an impossible variant": (changed(choice(variant="serial", bits=4)), "expected one of automatic, lookup, integer, got 'serial'"),
+    "an impossible variant": (changed(choice(variant="serial", bits=5)), "expected one of automatic, lookup, integer, got 'serial'"),
     "no gain": (changed(choice(gain="large")), r"choices\[0\].gain: expected float"),
 }
 
@@ -167,7 +170,7 @@ def test_matrices_take_their_choices_when_they_are_made(path: Path) -> None:
     quantized = encode(weights, Scheme.parse("int2:g64"), name="test")
     x = weights[:1]
     plain = PreparedMatrix(quantized)
-    chosen = Choice(2, True, 64, 128, "one", "serial", 1.1), Choice(2, True, 64, 128, "few", "lookup", 1.1)
+    chosen = Choice(Kind(2, True, 64, 64, 128), "one", "serial", 1.1), Choice(Kind(2, True, 64, 64, 128), "few", "lookup", 1.1)
     store_tuning(path, Tuning(machine(native.isa()), (1,), chosen))
     tuned = PreparedMatrix(quantized)
     assert (tuned.variant("one"), tuned.variant("few")) == ("serial", "lookup")

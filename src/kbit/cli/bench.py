@@ -9,6 +9,7 @@ from kbit.cli.output import Output, columns, verb
 from kbit.core.sizes import bytes_text, count_text
 
 if TYPE_CHECKING:
+    from kbit.evaluate.speed import SpeedResult
     from kbit.evaluate.tune import Tuned
 
 __all__ = ["bench"]
@@ -36,12 +37,16 @@ def bench(
     """Measure prefill and decode speed at batch 1, and the share of the memory roof that decoding reaches."""
     output = Output(json)
     if tune:
-        return _tune(model, repeats, threads, output)
-    if model is None:
+        _tune(model, repeats, threads, output)
+    elif model is None:
         raise typer.BadParameter("DIR may be left out with --tune only")
-    from kbit.evaluate.speed import bench_folder
+    else:
+        from kbit.evaluate.speed import bench_folder
 
-    found = bench_folder(model, mode=mode, threads=threads, prompt_tokens=prompt, decode_tokens=decode, repeats=repeats)
+        _say(bench_folder(model, mode=mode, threads=threads, prompt_tokens=prompt, decode_tokens=decode, repeats=repeats), output)
+
+
+def _say(found: "SpeedResult", output: Output) -> None:
     share = found.decode_gb_per_s / found.memory_roof_gb_per_s
     output.say(f"prefill      {found.prefill_tokens_per_s:>10.1f} tokens/s   ({found.prompt_tokens} tokens)")
     output.say(f"decode       {found.decode_tokens_per_s:>10.1f} tokens/s   ({found.decode_tokens} tokens)")
@@ -51,7 +56,6 @@ def bench(
     how = f"{count_text(found.threads, 'thread')}, {found.isa}, {found.runner}"
     output.say(f"{how}, loaded in {found.load_seconds or 0:.1f} s, peak memory {bytes_text(found.peak_rss_bytes)}")
     output.result(found.to_json())
-    return None
 
 
 def _tune(model: str | None, rounds: int, threads: int, output: Output) -> None:
@@ -61,7 +65,7 @@ def _tune(model: str | None, rounds: int, threads: int, output: Output) -> None:
         model,
         threads=threads,
         rounds=rounds,
-        progress=lambda choice: output.note(f"k = {choice.bits}, {choice.rows}×{choice.cols}, {choice.tokens}: {choice.variant}"),
+        progress=lambda choice: output.note(f"k = {choice.kind.bits}, {choice.kind.rows}×{choice.kind.cols}, {choice.tokens}: {choice.variant}"),
     )
     output.say(_table(tuned))
     output.say(f"kept in {tuned.path} for {tuned.tuning.machine}")
@@ -72,14 +76,15 @@ def _tune(model: str | None, rounds: int, threads: int, output: Output) -> None:
 def _table(tuned: "Tuned") -> str:
     rows = [
         (
-            str(choice.bits),
-            "line" if choice.affine else "table",
-            f"{choice.rows}×{choice.cols}",
-            {"one": "1", "few": "2…8"}[choice.tokens],
+            str(choice.kind.bits),
+            "line" if choice.kind.straight else "table",
+            str(choice.kind.group),
+            f"{choice.kind.rows}×{choice.kind.cols}",
+            {"one": "1", "few": "2…4"}[choice.tokens],
             choice.variant,
             default,
             f"{choice.gain - 1:+.0%}" if choice.variant != default else "",
         )
         for choice, default in zip(tuned.tuning.choices, tuned.defaults, strict=True)
     ]
-    return columns(("k", "codebook", "shape", "tokens", "chosen", "default", "gain"), rows, left=6)
+    return columns(("k", "codebook", "group", "shape", "tokens", "chosen", "default", "gain"), rows, left=7)

@@ -45,7 +45,7 @@ KEYS: Mapping[str, str] = {
 }
 
 _REMARKS = {
-    "bench": "with `--tune`: `path`, `processor`, `isa`, `kbit`, `threads`, and `choices` of `bits`, `affine`, `rows`, `cols`, `tokens`, `variant`, "
+    "bench": "with `--tune`: `path`, `processor`, `isa`, `kbit`, `threads`, and `choices` of `bits`, `straight`, `group`, `rows`, `cols`, `tokens`, `variant`, "
     "`default`, `gain`",
     "demo": "a row has `scheme`, `k`, `bpw`, `file_bytes`, `perplexity`, `kl_mean`, `top1_agreement`, `decode_tokens_per_s`, and intervals",
     "eval": "what needs an original is null without `--against`",

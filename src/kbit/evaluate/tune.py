@@ -14,10 +14,10 @@ from kbit import native
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.scheme import Scheme
 from kbit.kernels.cpu import PreparedMatrix
-from kbit.kernels.measure import STREAM_BYTES, Kind, Streamed, Timer, measure_choices
+from kbit.kernels.measure import STREAM_BYTES, Streamed, Timer, measure_choices
 from kbit.kernels.select import default_variant
 from kbit.kernels.tuning import Choice, Tuning, machine, store_tuning, tuning_path
-from kbit.kernels.variants import Variant
+from kbit.kernels.variants import Kind, Variant
 from kbit.store.folder import StoredModel, open_model
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, part_shapes
@@ -27,7 +27,7 @@ __all__ = ["SCHEMES", "SHAPES", "Tuned", "tune"]
 #: layer shapes of models of 1B and 8B parameters
 SHAPES = ((2048, 2048), (8192, 2048), (2048, 8192), (4096, 4096), (14336, 4096), (4096, 14336))
 #: data types whose codebooks are lines, and those whose are none
-SCHEMES = ("int1:g64", "int2:g64", "int4:g64", "int8:g64", "nf2:g64", "nf3:g64", "nf4:g64", "nf6:g64")
+SCHEMES = ("int1:g64", "int2:g64", "int3:g64", "int4:g64", "int8:g64", "nf2:g64", "nf3:g64", "nf4:g64", "nf6:g64")
 
 #: makes the timer of a matrix that is read anew every so many bytes
 MakeTimer = Callable[[QuantizedTensor, int], Timer]
@@ -81,7 +81,7 @@ def tune(
             matrices, stream_bytes = _model_matrices(stored), _packed_bytes(stored)
         seen: set[Kind] = set()
         for quantized in matrices:
-            kind = Kind.of(PreparedMatrix(quantized))
+            kind = PreparedMatrix(quantized).kind
             if kind in seen:
                 continue
             seen.add(kind)
@@ -93,7 +93,7 @@ def tune(
         raise ModelError(f"{model}: expected a packed model, got one without packed matrices: there is nothing to choose")
     tuning = Tuning(machine(isa), counts, tuple(choices))
     store_tuning(path, tuning)
-    return Tuned(path, tuning, tuple(default_variant(c.bits, affine=c.affine, token_class=c.tokens, isa=isa) for c in choices))
+    return Tuned(path, tuning, tuple(default_variant(c.kind, c.tokens, isa) for c in choices))
 
 
 def _clock(quantized: QuantizedTensor, stream_bytes: int) -> Timer:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.kernels.select import choose
-from kbit.kernels.variants import TOKEN_CLASSES, VARIANTS, TokenClass, Variant, applicable
+from kbit.kernels.variants import TOKEN_CLASSES, VARIANTS, Kind, TokenClass, Variant, applicable
 from kbit.native import _kbit, isa
 from kbit.native.encoding import SCALE_KINDS
 from kbit.tensor.quantized import QuantizedTensor
@@ -33,14 +33,13 @@ class PreparedMatrix:
     Attributes:
         rows: outputs.
         cols: inputs.
-        bits: width of its codes.
-        affine: whether its integer codebook is a line, which some variants ask for.
+        kind: what the choice of a variant depends on.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
         native: the compiled matrix, which keeps the arrays alive.
 
     """
 
-    __slots__ = ("_variants", "affine", "bits", "cols", "native", "rows", "size_bytes")
+    __slots__ = ("_variants", "cols", "kind", "native", "rows", "size_bytes")
 
     def __init__(self, quantized: QuantizedTensor) -> None:
         if len(quantized.shape) != 2:
@@ -65,15 +64,16 @@ class PreparedMatrix:
             )
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
-        self.bits, self.affine = scheme.bits, bool(self.native.affine())
+        straight = self.native.variant_possible(VARIANTS.index("integer"))
+        self.kind = Kind(scheme.bits, straight, self.native.activation_group(), self.rows, self.cols)
         self._variants: dict[TokenClass, Variant] = {}
         for tokens in TOKEN_CLASSES:
-            self.select(tokens, choose(self.bits, self.rows, self.cols, affine=self.affine, token_class=tokens, isa=isa()))
+            self.select(tokens, choose(self.kind, tokens, isa()))
 
     @property
     def possible_variants(self) -> tuple[Variant, ...]:
         """Variants that this matrix permits."""
-        return applicable(self.bits, affine=self.affine)
+        return applicable(self.kind)
 
     def variant(self, tokens: TokenClass) -> Variant:
         """The variant of fast mode for a class of token counts."""
@@ -88,9 +88,8 @@ class PreparedMatrix:
         if tokens not in TOKEN_CLASSES:
             raise SchemeError(f"expected a class of tokens of {', '.join(TOKEN_CLASSES)}, got {tokens!r}")
         if variant not in VARIANTS or not self.native.select_variant(TOKEN_CLASSES.index(tokens), VARIANTS.index(variant)):
-            kind = "a line" if self.affine else "no line"
-            expected = ", ".join(self.possible_variants)
-            raise SchemeError(f"expected a variant for {self.bits} bits and a codebook that is {kind} ({expected}), got {variant!r}")
+            kind = f"a {'' if self.kind.straight else 'not '}straight matrix of {self.kind.bits} bits"
+            raise SchemeError(f"expected a variant for {kind} ({', '.join(self.possible_variants)}), got {variant!r}")
         self._variants[tokens] = variant
 
     def matmul(self, x: NDArray[np.float32], *, mode: Mode = "fast", threads: int = 0) -> NDArray[np.float32]:

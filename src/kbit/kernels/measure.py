@@ -7,7 +7,7 @@ only for a gain that is worth it.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from statistics import geometric_mean, median
 
@@ -16,14 +16,14 @@ import numpy as np
 from kbit.kernels.cpu import PreparedMatrix
 from kbit.kernels.select import default_variant
 from kbit.kernels.tuning import Choice
-from kbit.kernels.variants import FEW_TOKENS, TokenClass, Variant, applicable
+from kbit.kernels.variants import FEW_TOKENS, Kind, TokenClass, Variant, applicable
 from kbit.native.memory import HugeMemory
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["COUNTS", "MARGIN", "STREAM_BYTES", "Kind", "Streamed", "Timer", "measure_choices"]
+__all__ = ["COUNTS", "MARGIN", "STREAM_BYTES", "Streamed", "Timer", "measure_choices", "time_in_turns"]
 
 #: numbers of tokens that stand for a class
-COUNTS: dict[TokenClass, tuple[int, ...]] = {"one": (1,), "few": (2, 4, FEW_TOKENS)}
+COUNTS: dict[TokenClass, tuple[int, ...]] = {"one": (1,), "few": (2, FEW_TOKENS)}
 #: a variant must save this part of the default's time to replace it
 MARGIN = 0.03
 #: what exceeds the caches of most machines
@@ -36,21 +36,6 @@ _SECONDS = 0.004
 Timer = Callable[[Variant, int, int], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What choices tell apart: width of codes, whether the codebook is a line, and shape."""
-
-    bits: int
-    affine: bool
-    rows: int
-    cols: int
-
-    @classmethod
-    def of(cls, matrix: PreparedMatrix) -> "Kind":
-        """The kind of a matrix."""
-        return cls(matrix.bits, matrix.affine, matrix.rows, matrix.cols)
-
-
 class Streamed:
     """Copies of one matrix [rows, cols], walked round and round, so that the one whose turn it is was last read `stream_bytes` ago."""
 
@@ -60,7 +45,7 @@ class Streamed:
         memory = HugeMemory(copies * (size + quantized.scale.nbytes + 128))
         self.matrices = [PreparedMatrix(_copied(quantized, memory)) for _ in range(copies)]
         rows, cols = quantized.shape
-        self.kind = Kind.of(self.matrices[0])
+        self.kind = self.matrices[0].kind
         self._x = np.random.default_rng(1).standard_normal((FEW_TOKENS, cols), np.float32)
         self._y = np.empty((FEW_TOKENS, rows), np.float32)
         self._next = 0
@@ -70,15 +55,25 @@ class Streamed:
         for matrix in self.matrices:
             matrix.select("one" if tokens == 1 else "few", variant)
         self._multiply(tokens, threads)  # the kernel's own code and tables come into the cache
-        done, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < _SECONDS:
+        done, elapsed, start = 0, 0.0, time.perf_counter()
+        while elapsed < _SECONDS:
             self._multiply(tokens, threads)
             done += 1
+            elapsed = time.perf_counter() - start
         return elapsed / done
 
     def _multiply(self, tokens: int, threads: int) -> None:
         self.matrices[self._next].matmul_pointers(self._x.ctypes.data, self._y.ctypes.data, tokens, threads=threads)
         self._next = (self._next + 1) % len(self.matrices)
+
+
+def time_in_turns(timer: Timer, variants: Sequence[Variant], tokens: int, threads: int, rounds: int) -> list[dict[Variant, float]]:
+    """Seconds of each variant, a dictionary a round; every other round goes backwards, so that nobody always comes after the same one."""
+    found = []
+    for number in range(rounds):
+        order = variants if number % 2 == 0 else variants[::-1]
+        found.append({variant: timer(variant, tokens, threads) for variant in order})
+    return found
 
 
 def measure_choices(kind: Kind, timer: Timer, *, isa: str, threads: Sequence[int], rounds: int) -> list[Choice]:
@@ -93,18 +88,18 @@ def measure_choices(kind: Kind, timer: Timer, *, isa: str, threads: Sequence[int
     """
     choices = []
     for tokens, counts in COUNTS.items():
-        default = default_variant(kind.bits, affine=kind.affine, token_class=tokens, isa=isa)
-        variants = applicable(kind.bits, affine=kind.affine)
+        default = default_variant(kind, tokens, isa)
+        variants = applicable(kind)
         ratios: dict[Variant, list[float]] = {variant: [] for variant in variants}
         for count, workers in product(counts, threads):
-            times = [{variant: timer(variant, count, workers) for variant in variants} for _ in range(rounds)]
+            times = time_in_turns(timer, variants, count, workers, rounds)
             for variant in variants:
                 ratios[variant].append(median(each[variant] / each[default] for each in times))
         combined = {variant: geometric_mean(found) for variant, found in ratios.items()}
         best = min(combined, key=lambda variant: combined[variant])
         if combined[best] > 1 - MARGIN:
             best = default
-        choices.append(Choice(kind.bits, kind.affine, kind.rows, kind.cols, tokens, best, round(1 / combined[best], 3)))
+        choices.append(Choice(kind, tokens, best, round(1 / combined[best], 3)))
     return choices
 
 

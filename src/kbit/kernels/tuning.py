@@ -2,7 +2,7 @@
 
     {"format": "kbit-tuning", "version": 1, "machines": [
         {"processor": "…", "isa": "avx512", "kbit": "0.1.0", "threads": [1, 2], "choices": [
-            {"bits": 2, "affine": true, "rows": 2048, "cols": 8192, "tokens": "few", "variant": "integer", "gain": 1.9}, …]}, …]}
+            {"bits": 2, "straight": true, "group": 64, "rows": 2048, "cols": 8192, "tokens": "few", "variant": "integer", "gain": 1.9}, …]}, …]}
 
 A measurement speaks for one processor, instruction set and version of kbit; a file keeps those of several, since home folders are shared.
 The file is ``$XDG_CACHE_HOME/kbit/tuning.json`` (``~/.cache`` where that is not set); `KBIT_TUNING` names another, or none if it is empty.
@@ -14,7 +14,7 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -22,14 +22,15 @@ from typing import Any, Self, cast
 
 from kbit.core.errors import FormatError, KbitError
 from kbit.core.files import read_json, write_json
-from kbit.kernels.variants import TOKEN_CLASSES, TokenClass, Variant, applicable
+from kbit.kernels.variants import TOKEN_CLASSES, Kind, TokenClass, Variant, applicable
 
-__all__ = ["Choice", "Machine", "Tuning", "active_tuning", "forget_tunings", "machine", "read_tunings", "store_tuning", "tuning_path"]
+__all__ = ["Choice", "Machine", "Tuning", "active_tuning", "find_tuning", "forget_tunings", "machine", "read_tunings", "store_tuning", "tuning_path"]
 
 FORMAT, VERSION = "kbit-tuning", 1
 MAX_BYTES = 4 << 20
 MAX_CHOICES, MAX_MACHINES = 10_000, 100
 _MAX_SIDE = 1 << 32
+_KIND_FIELDS: Mapping[str, type] = {"bits": int, "straight": bool, "group": int, "rows": int, "cols": int}
 #: a shape speaks for those whose sides differ from its own by less than this factor
 _NEAR = 2.0
 
@@ -54,23 +55,23 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fastest variant of one shape.
+    """The fastest variant of one kind of matrix.
 
     Attributes:
-        bits, affine: width of codes, and whether the integer codebook is a line.
-        rows, cols: of the matrix.
+        kind: of the matrix.
         tokens: the class of token counts.
         variant: the choice.
         gain: time of the default divided by the choice's; 1.0 where the default was kept.
     """
 
-    bits: int
-    affine: bool
-    rows: int
-    cols: int
+    kind: Kind
     tokens: TokenClass
     variant: Variant
     gain: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object."""
+        return asdict(self.kind) | {"tokens": self.tokens, "variant": self.variant, "gain": self.gain}
 
     @classmethod
     def of_json(cls, value: object, where: str) -> Self:
@@ -79,16 +80,17 @@ class Choice:
         Raises:
             FormatError: it is not one, or its variant is not for such a matrix.
         """
-        fields = _fields(value, {"bits": int, "affine": bool, "rows": int, "cols": int, "tokens": str, "variant": str, "gain": float}, where)
-        if not 1 <= fields["bits"] <= 8:
-            raise FormatError(f"{where}: expected 1…8 bits, got {fields['bits']}")
-        if not (1 <= fields["rows"] <= _MAX_SIDE and 1 <= fields["cols"] <= _MAX_SIDE):
-            raise FormatError(f"{where}: expected sides of at least 1, got {fields['rows']}×{fields['cols']}")
+        fields = _fields(value, {**_KIND_FIELDS, "tokens": str, "variant": str, "gain": float}, where)
+        kind = Kind(**{name: fields[name] for name in _KIND_FIELDS})
+        if not 1 <= kind.bits <= 8:
+            raise FormatError(f"{where}: expected 1…8 bits, got {kind.bits}")
+        if not all(1 <= side <= _MAX_SIDE for side in (kind.group, kind.rows, kind.cols)):
+            raise FormatError(f"{where}: expected a group and sides of at least 1, got {kind.group} and {kind.rows}×{kind.cols}")
         if fields["tokens"] not in TOKEN_CLASSES:
             raise FormatError(f"{where}: expected tokens of {', '.join(TOKEN_CLASSES)}, got {fields['tokens'][:40]!r}")
-        if fields["variant"] not in (possible := applicable(fields["bits"], affine=fields["affine"])):
+        if fields["variant"] not in (possible := applicable(kind)):
             raise FormatError(f"{where}: expected one of {', '.join(possible)}, got {fields['variant'][:40]!r}")
-        return cls(**fields)
+        return cls(kind, fields["tokens"], fields["variant"], fields["gain"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +100,27 @@ class Tuning:
     Attributes:
         machine: what they speak for.
         threads: the numbers of threads that they were measured with.
-        choices: one for each shape, kind of codebook and class of token counts.
+        choices: one for each kind of matrix and class of token counts.
     """
 
     machine: Machine
     threads: tuple[int, ...]
     choices: tuple[Choice, ...]
 
-    def variant(self, bits: int, rows: int, cols: int, *, affine: bool, token_class: TokenClass) -> Variant | None:
-        """The choice for a shape, or for the nearest one whose sides are within a factor of two; None where there is neither."""
+    def variant(self, kind: Kind, token_class: TokenClass) -> Variant | None:
+        """The choice for a kind of matrix, or for the nearest shape whose sides are within a factor of two; None where there is neither."""
         near = [
             (distance, choice.variant)
             for choice in self.choices
-            if (choice.bits, choice.affine, choice.tokens) == (bits, affine, token_class)
-            and (distance := max(_ratio(choice.rows, rows), _ratio(choice.cols, cols))) < _NEAR
+            if choice.tokens == token_class
+            and replace(choice.kind, rows=kind.rows, cols=kind.cols) == kind
+            and (distance := max(_ratio(choice.kind.rows, kind.rows), _ratio(choice.kind.cols, kind.cols))) < _NEAR
         ]
         return min(near, key=lambda pair: pair[0])[1] if near else None
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
-        return asdict(self.machine) | {"threads": list(self.threads), "choices": [asdict(choice) for choice in self.choices]}
+        return asdict(self.machine) | {"threads": list(self.threads), "choices": [choice.to_json() for choice in self.choices]}
 
     @classmethod
     def of_json(cls, value: object, where: str) -> Self:
@@ -183,6 +186,23 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
     forget_tunings()
 
 
+def find_tuning(path: Path, isa: str) -> Tuning | None:
+    """The tuning of this machine with the instruction set `isa`; None where there is no file.
+
+    Raises:
+        FormatError: a damaged file, or one that speaks for other machines only.
+        LimitError, StorageError: it is too large, or unreadable.
+    """
+    if not path.exists():
+        return None
+    tunings, here = read_tunings(path), machine(isa)
+    for tuning in tunings:
+        if tuning.machine == here:
+            return tuning
+    others = "; ".join(str(tuning.machine) for tuning in tunings[:3])
+    raise FormatError(f"{path}: expected a measurement of this machine ({here}), got {len(tunings)} of others: {others}")
+
+
 def active_tuning(isa: str) -> Tuning | None:
     """The stored tuning of this machine with the instruction set `isa`, if there is one.
 
@@ -194,16 +214,8 @@ def active_tuning(isa: str) -> Tuning | None:
 
 @lru_cache(maxsize=16)
 def _tuning_of(path: Path, isa: str) -> Tuning | None:
-    if not path.exists():
-        return None
-    here = machine(isa)
     try:
-        tunings = read_tunings(path)
-        for tuning in tunings:
-            if tuning.machine == here:
-                return tuning
-        others = "; ".join(str(tuning.machine) for tuning in tunings[:3])
-        raise FormatError(f"{path}: expected a measurement of this machine ({here}), got {len(tunings)} of others: {others}")
+        return find_tuning(path, isa)
     except KbitError as error:
         warnings.warn(f"stored tuning ignored: {error}; 'kbit bench --tune' makes a new one", RuntimeWarning, stacklevel=2)
         return None
