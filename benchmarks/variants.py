@@ -60,7 +60,9 @@ def main() -> None:
         for row in measure(text, (height, width), options):
             rows.append(row)
             cells = [f"{row['us'][v]:.1f}{'*' if v == row['default'] else ' '}" if v in row["us"] else "– " for v in VARIANTS]
-            print(f"{text:<10} {shape:>11} {row['tokens']:>6} {row['threads']:>7}  " + "  ".join(f"{cell:>10}" for cell in cells), flush=True)
+            print(
+                f"{text:<10} {shape:>11} {row['tokens']:>6} {row['threads']:>7}  " + "  ".join(f"{cell:>10}" for cell in cells), flush=True
+            )
     machine.save(options.json, {"machine": facts, "rounds": options.rounds, "stream_mib": options.stream_mib, "rows": rows})
 
 

@@ -7,6 +7,7 @@ import pytest
 
 os.environ["KBIT_TUNING"] = ""  # what was measured on this machine is no part of a test
 
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of evaluation texts and small models; tests that read it are skipped where it is absent."""

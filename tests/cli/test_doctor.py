@@ -47,13 +47,13 @@ def test_huge_pages(text: str, mode: str, tmp_path: Path) -> None:
 
 
 def test_says_which_tuning_is_in_use(kbit: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "off (KBIT_TUNING is empty)" in kbit("doctor").out
+    assert "off (KBIT_TUNING is empty" in kbit("doctor").out
     path = tmp_path / "tuning.json"
     monkeypatch.setenv("KBIT_TUNING", str(path))
     assert tuning_text(tuning("avx2")) == f"none at {path}: default kernels"
     store_tuning(path, Tuning(machine("avx2"), (1,), (Choice(Kind(2, True, 64, 64, 64), "one", "lookup", 1.1),)))
     assert tuning("avx2") == {"state": "active", "path": str(path), "choices": 1, "error": None}
-    assert tuning_text(tuning("avx2")) == f"1 choices from {path}"
+    assert tuning_text(tuning("avx2")) == f"1 choice from {path}"
     foreign = tuning("of tomorrow")
     assert foreign["state"] == "ignored"
     assert "FormatError: " in tuning_text(foreign) and "expected a measurement of this machine" in foreign["error"]
@@ -63,7 +63,14 @@ def test_says_which_tuning_is_in_use(kbit: Callable, tmp_path: Path, monkeypatch
 
 def _facts(**changes: Any) -> dict[str, Any]:
     extras = dict.fromkeys(("torch", "transformers", "accelerate", "matplotlib", "scipy", "lm_eval", "triton"), "1.0")
-    return {"extras": extras, "isa": "avx2", "available_isas": ["avx2", "scalar"], "threads": 1, "huge_pages": "madvise", "tuning": {"state": "none"}} | changes
+    return {
+        "extras": extras,
+        "isa": "avx2",
+        "available_isas": ["avx2", "scalar"],
+        "threads": 1,
+        "huge_pages": "madvise",
+        "tuning": {"state": "none"},
+    } | changes
 
 
 def test_no_hints_where_all_is_well() -> None:

@@ -19,7 +19,13 @@ from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import ModelWriter
 from kbit.tensor.quantized import QuantizedTensor
 
-MODULES = {"a": ("int2:g32", (64, 64)), "b": ("int2:g32", (64, 64)), "c": ("int2:g64", (64, 64)), "d": ("nf3:g32", (32, 64)), "e": ("nf3:g32", (3, 32, 64))}
+MODULES = {
+    "a": ("int2:g32", (64, 64)),
+    "b": ("int2:g32", (64, 64)),
+    "c": ("int2:g64", (64, 64)),
+    "d": ("nf3:g32", (32, 64)),
+    "e": ("nf3:g32", (3, 32, 64)),
+}
 
 
 @pytest.fixture
@@ -61,19 +67,25 @@ def test_each_kind_of_a_model_is_measured_once_and_kept(model: Path, path: Path)
     seen: list[tuple[QuantizedTensor, int]] = []
     said: list[object] = []
     tuned = tune(model, threads=2, rounds=1, make_timer=fake(seen), progress=said.append)
-    assert [(quantized.scheme.text, quantized.shape) for quantized, _ in seen] == [("int2:g32", (64, 64)), ("int2:g64", (64, 64)), ("nf3:g32", (32, 64))]
+    assert [(quantized.scheme.text, quantized.shape) for quantized, _ in seen] == [
+        ("int2:g32", (64, 64)),
+        ("int2:g64", (64, 64)),
+        ("nf3:g32", (32, 64)),
+    ]
     assert {stream for _, stream in seen} == {3 * 64 * 64 * 2 // 8 + 4 * 32 * 64 * 3 // 8}
     assert tuned.path == path
     assert read_tunings(path) == [tuned.tuning]
     assert (tuned.tuning.machine.isa, tuned.tuning.threads) == (native.isa(), (1, 2))
-    kinds = [Kind(2, True, 32, 64, 64), Kind(2, True, 64, 64, 64), Kind(3, False, 32, 32, 64)]
-    assert [(c.kind, c.tokens, c.variant) for c in tuned.tuning.choices] == [(kind, tokens, "lookup") for kind in kinds for tokens in ("one", "few")]
+    kinds = [Kind(2, True, 32, 64, 64), Kind(2, True, 128, 64, 64), Kind(3, False, 32, 32, 64)]
+    assert [(c.kind, c.tokens, c.variant) for c in tuned.tuning.choices] == [
+        (kind, tokens, "lookup") for kind in kinds for tokens in ("one", "few")
+    ]
     assert list(tuned.tuning.choices) == said
     assert len(tuned.defaults) == 6
 
 
 def test_without_a_model_there_is_a_standard_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kbit.evaluate.tune.SHAPES", ((32, 64), (64, 32)))
+    monkeypatch.setattr("kbit.evaluate.tune.SHAPES", ((32, 64), (64, 128)))
     seen: list[tuple[QuantizedTensor, int]] = []
     tuned = tune(threads=1, rounds=1, make_timer=fake(seen))
     assert len(tuned.tuning.choices) == 2 * len(seen) == 4 * len(SCHEMES)
@@ -99,6 +111,6 @@ def test_a_model_without_packed_matrices_has_nothing_to_choose(tmp_path: Path, p
 
 def test_nowhere_to_keep_it_is_said_before_it_is_measured(model: Path) -> None:
     seen: list[tuple[QuantizedTensor, int]] = []
-    with pytest.raises(SchemeError, match="KBIT_TUNING is empty"):
+    with pytest.raises(SchemeError, match="no place for a tuning"):
         tune(model, make_timer=fake(seen))
     assert not seen

@@ -52,7 +52,9 @@ def test_variants_take_turns_for_every_number_of_tokens_and_threads() -> None:
     clock = Clock()
     chosen(clock, rounds=5)
     assert set(clock.calls.values()) == {5}
-    assert {(tokens, threads) for _, tokens, threads in clock.calls} == {(count, n) for counts in COUNTS.values() for count in counts for n in (1, 2)}
+    assert {(tokens, threads) for _, tokens, threads in clock.calls} == {
+        (count, n) for counts in COUNTS.values() for count in counts for n in (1, 2)
+    }
     assert clock.order[:8] == ["automatic", "lookup", "integer", "serial", "serial", "integer", "lookup", "automatic"]
 
 

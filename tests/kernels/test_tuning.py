@@ -15,7 +15,18 @@ from kbit.core.errors import FormatError, LimitError, StorageError
 from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
-from kbit.kernels.tuning import MAX_BYTES, Choice, Machine, Tuning, active_tuning, forget_tunings, machine, read_tunings, store_tuning, tuning_path
+from kbit.kernels.tuning import (
+    MAX_BYTES,
+    Choice,
+    Machine,
+    Tuning,
+    active_tuning,
+    forget_tunings,
+    machine,
+    read_tunings,
+    store_tuning,
+    tuning_path,
+)
 from kbit.kernels.variants import Kind
 
 KIND = Kind(2, True, 64, 2048, 2048)
@@ -35,6 +46,16 @@ def tuning(isa: str = "avx512", **changes: Any) -> Tuning:
     return Tuning(replace(machine(isa), **changes), (1, 2), CHOICES)
 
 
+def nobody() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_folder_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot make"):
+        store_tuning(tmp_path / "file" / "tuning.json", tuning())
+
+
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KBIT_TUNING")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -43,6 +64,10 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert tuning_path() == tmp_path / ".cache" / "kbit" / "tuning.json"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     assert tuning_path() == tmp_path / "elsewhere" / "kbit" / "tuning.json"
+    monkeypatch.setattr(Path, "home", nobody)
+    assert tuning_path() == tmp_path / "elsewhere" / "kbit" / "tuning.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert tuning_path() is None
     monkeypatch.setenv("KBIT_TUNING", "here.json")
     assert tuning_path() == Path("here.json")
     monkeypatch.setenv("KBIT_TUNING", "")

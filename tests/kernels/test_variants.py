@@ -14,7 +14,21 @@ from kbit.kernels.variants import FEW_TOKENS, TOKEN_CLASSES, VARIANTS, Kind, app
 from kbit.tensor.quantized import QuantizedTensor
 
 SHAPES = [(1, 1), (17, 33), (40, 200), (48, 257)]
-SCHEMES = ["int1:g64", "int2:g64", "int2:g16", "int2:g48:asym", "int3:g32", "int4:g32", "int4:g-1:e4m3", "int5:g64:asym", "int7:g64", "nf1:g32", "nf2:g64", "nf3:g64", "int8:g64:dq8"]
+SCHEMES = [
+    "int1:g64",
+    "int2:g64",
+    "int2:g16",
+    "int2:g48:asym",
+    "int3:g32",
+    "int4:g32",
+    "int4:g-1:e4m3",
+    "int5:g64:asym",
+    "int7:g64",
+    "nf1:g32",
+    "nf2:g64",
+    "nf3:g64",
+    "int8:g64:dq8",
+]
 
 
 @pytest.fixture(params=native.available_isas())
@@ -54,7 +68,9 @@ def test_the_native_part_permits_the_same(bits: int, grid: str) -> None:
         assert matrix.native.variant_possible(number) == (variant in matrix.possible_variants)
 
 
-@pytest.mark.parametrize(("text", "variant"), [("nf2:g64", "integer"), ("nf2:g64", "serial"), ("int5:g64", "serial"), ("int3:g48", "integer")])
+@pytest.mark.parametrize(
+    ("text", "variant"), [("nf2:g64", "integer"), ("nf2:g64", "serial"), ("int5:g64", "serial"), ("int3:g48", "integer")]
+)
 def test_what_a_matrix_does_not_permit_is_refused(text: str, variant: str) -> None:
     matrix = PreparedMatrix(make((16, 64), text))
     before = matrix.variant("one")

@@ -17,7 +17,9 @@ __all__ = ["bench"]
 
 @verb
 def bench(
-    model: Annotated[str | None, typer.Argument(metavar="DIR", help="Folder of a packed or ordinary model; may be left out with --tune.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="DIR", help="Folder of a packed or ordinary model; may be left out with --tune.")
+    ] = None,
     tune: Annotated[
         bool,
         typer.Option(
@@ -65,7 +67,9 @@ def _tune(model: str | None, rounds: int, threads: int, output: Output) -> None:
         model,
         threads=threads,
         rounds=rounds,
-        progress=lambda choice: output.note(f"k = {choice.kind.bits}, {choice.kind.rows}×{choice.kind.cols}, {choice.tokens}: {choice.variant}"),
+        progress=lambda choice: output.note(
+            f"k = {choice.kind.bits}, {choice.kind.rows}×{choice.kind.cols}, {choice.tokens}: {choice.variant}"
+        ),
     )
     output.say(_table(tuned))
     output.say(f"kept in {tuned.path} for {tuned.tuning.machine}")

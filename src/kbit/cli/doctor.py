@@ -7,6 +7,7 @@ from typing import Any
 from kbit.cli.options import Debug, Json, Threads
 from kbit.cli.output import Output, verb
 from kbit.core.installation import EXTRA_OF, EXTRAS, package_version, version_of
+from kbit.core.sizes import count_text
 
 __all__ = ["doctor", "report"]
 
@@ -78,12 +79,12 @@ def tuning_text(facts: dict[str, Any]) -> str:
     """What `tuning` found, in words."""
     match facts["state"]:
         case "off":
-            return "off (KBIT_TUNING is empty): default kernels"
+            return "off (KBIT_TUNING is empty, or there is no home folder): default kernels"
         case "none":
             return f"none at {facts['path']}: default kernels"
         case "ignored":
             return f"ignored, default kernels: {facts['error']}"
-    return f"{facts['choices']} choices from {facts['path']}"
+    return f"{count_text(facts['choices'], 'choice')} from {facts['path']}"
 
 
 def hints(facts: dict[str, Any]) -> list[str]:

@@ -67,11 +67,11 @@ def tune(
 
     Raises:
         ModelError: a model without packed matrices.
-        SchemeError: `KBIT_TUNING` is empty, so that the choices have no place.
+        SchemeError: the choices have no place: `KBIT_TUNING` is empty, or there is no home folder.
     """
     path = tuning_path()
     if path is None:
-        raise SchemeError("KBIT_TUNING is empty, which turns tunings off: expected the path of a file, or no such variable")
+        raise SchemeError("no place for a tuning: expected KBIT_TUNING to name a file, or a home folder and no such variable")
     isa, counts = native.isa(), tuple(sorted({1, threads or native.threads()}))
     choices: list[Choice] = []
     with ExitStack() as stack:

@@ -20,15 +20,20 @@ def choose(kind: Kind, token_class: TokenClass, isa: str) -> Variant:
 def default_variant(kind: Kind, token_class: TokenClass, isa: str) -> Variant:
     """The variant where nothing was measured.
 
-    One token is bound by memory wherever the instruction set has vectors, and what it does by itself reads memory as fast as anything. A few
-    tokens are bound by arithmetic: multiplying straight from the planes beats writing decoded strips and reading them again. Bit-serial kernels
-    win in plain C++ alone, where a popcount stands for 32 products and no vectors compete with it.
+    One token is bound by memory wherever the instruction set has vectors, and what it does by itself reads memory as fast as anything but at
+    k = 8. A few tokens are bound by arithmetic: multiplying straight from the planes beats writing decoded strips and reading them again.
+    Bit-serial kernels win in plain C++ alone, where a popcount stands for 32 products and no vectors compete with it.
     """
     one_plane = kind.straight and kind.bits in (1, 2, 4, 8)
-    if isa == "scalar" and kind.straight:
-        return "serial" if kind.bits <= 3 else "integer"
-    if token_class == "few" and isa in ("amx", "avx512"):
-        return "integer" if one_plane and kind.bits > 1 else "lookup"
-    if token_class == "few" and isa == "avx2" and one_plane:
-        return "integer"
+    match isa:
+        case "amx" | "avx512" if token_class == "few":
+            return "integer" if one_plane and kind.bits > 1 else "lookup"
+        case "amx" | "avx512" if kind.straight and kind.bits == 8:
+            return "integer"
+        case "avx2" if token_class == "few" and one_plane:
+            return "integer"
+        case "avx2" if token_class == "few" and kind.bits <= 5:
+            return "lookup"
+        case "scalar" if kind.straight:
+            return "serial" if kind.bits <= 3 else "integer"
     return "automatic"

@@ -21,10 +21,21 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from kbit.core.errors import FormatError, KbitError
-from kbit.core.files import read_json, write_json
+from kbit.core.files import read_json, storage_errors, write_json
 from kbit.kernels.variants import TOKEN_CLASSES, Kind, TokenClass, Variant, applicable
 
-__all__ = ["Choice", "Machine", "Tuning", "active_tuning", "find_tuning", "forget_tunings", "machine", "read_tunings", "store_tuning", "tuning_path"]
+__all__ = [
+    "Choice",
+    "Machine",
+    "Tuning",
+    "active_tuning",
+    "find_tuning",
+    "forget_tunings",
+    "machine",
+    "read_tunings",
+    "store_tuning",
+    "tuning_path",
+]
 
 FORMAT, VERSION = "kbit-tuning", 1
 MAX_BYTES = 4 << 20
@@ -141,13 +152,16 @@ def machine(isa: str) -> Machine:
 
 
 def tuning_path() -> Path | None:
-    """Where tunings are kept; None where `KBIT_TUNING` turns them off."""
+    """Where tunings are kept; None where `KBIT_TUNING` turns them off, or whoever runs this has no home."""
     chosen = os.environ.get("KBIT_TUNING")
     if chosen is not None:
         return Path(chosen) if chosen else None
     cache = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification: what is not absolute counts as not set.
-    home = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
+    try:
+        home = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return home / "kbit" / "tuning.json"
 
 
@@ -180,7 +194,8 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
         others = [other for other in read_tunings(path) if other.machine != tuning.machine]
     except KbitError:
         others = []
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path.parent, "make"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     kept = [*others[-(MAX_MACHINES - 1) :], tuning]
     write_json(path, {"format": FORMAT, "version": VERSION, "machines": [each.to_json() for each in kept]})
     forget_tunings()
@@ -193,7 +208,7 @@ def find_tuning(path: Path, isa: str) -> Tuning | None:
         FormatError: a damaged file, or one that speaks for other machines only.
         LimitError, StorageError: it is too large, or unreadable.
     """
-    if not path.exists():
+    if not os.path.lexists(path):  # also where its folder may not be read
         return None
     tunings, here = read_tunings(path), machine(isa)
     for tuning in tunings:
