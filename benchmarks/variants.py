@@ -4,8 +4,8 @@
     python benchmarks/variants.py --shapes 2048x2048 --threads 1 --json benchmarks/results/variants.json
     KBIT_ISA=avx2 python benchmarks/variants.py               another instruction set
 
-Every matrix is copied until the copies exceed the caches, so that weights come from memory; variants take turns within a round, and figures are
-medians over the rounds. All variants give the same bytes (csrc/tests/kernels_test.cc): what differs is time alone.
+Every matrix is copied until the copies exceed the caches, so that weights come from memory; variants take turns within a round, and
+figures are medians over the rounds. All variants give the same bytes (csrc/tests/kernels_test.cc): what differs is time alone.
 """
 
 import argparse

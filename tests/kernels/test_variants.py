@@ -84,7 +84,7 @@ def test_names_that_do_not_exist_are_refused() -> None:
     matrix = PreparedMatrix(make((16, 64), "int2:g64"))
     with pytest.raises(SchemeError, match="expected a class of tokens of one, few, got 'many'"):
         matrix.select("many", "lookup")  # type: ignore[arg-type]
-    with pytest.raises(SchemeError, match="expected a variant for a straight matrix of 2 bits .*, got 'fastest'"):
+    with pytest.raises(SchemeError, match=r"expected a variant for a straight matrix of 2 bits .*, got 'fastest'"):
         matrix.select("one", "fastest")  # type: ignore[arg-type]
     assert not matrix.native.select_variant(2, 1)
 

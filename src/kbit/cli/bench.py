@@ -1,4 +1,4 @@
-"""`kbit bench`: how fast a model reads and writes on this machine, beside what the machine could do at most; or, to get there, which kernels to take."""
+"""`kbit bench`: how fast a model reads and writes on this machine, beside what it could do at most; `--tune`: by which kernels."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +24,8 @@ def bench(
         bool,
         typer.Option(
             "--tune",
-            help="Instead: measure which kernels are the fastest for the matrices of DIR (a standard set without it), and keep the choice for "
-            "all models on this machine.",
+            help="Instead: measure which kernels are the fastest for the matrices of DIR (a standard set without it), and keep the choice "
+            "for all models on this machine.",
         ),
     ] = False,
     prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Tokens read in one go (prefill).")] = 512,

@@ -45,8 +45,8 @@ KEYS: Mapping[str, str] = {
 }
 
 _REMARKS = {
-    "bench": "with `--tune`: `path`, `processor`, `isa`, `kbit`, `threads`, and `choices` of `bits`, `straight`, `group`, `rows`, `cols`, `tokens`, `variant`, "
-    "`default`, `gain`",
+    "bench": "with `--tune`: `path`, `processor`, `isa`, `kbit`, `threads`, and `choices` of `bits`, `straight`, "
+    "`group`, `rows`, `cols`, `tokens`, `variant`, `default`, `gain`",
     "demo": "a row has `scheme`, `k`, `bpw`, `file_bytes`, `perplexity`, `kl_mean`, `top1_agreement`, `decode_tokens_per_s`, and intervals",
     "eval": "what needs an original is null without `--against`",
     "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",

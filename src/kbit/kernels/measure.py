@@ -1,8 +1,8 @@
 """Which variant is the fastest for a matrix, by the clock.
 
-Variants take turns within a round, and a round counts as ratios to its own time of the default: a machine's speed wanders within minutes. The
-ratio of a variant is the median over the rounds, and the geometric mean over the numbers of tokens and threads. A choice leaves the default
-only for a gain that is worth it.
+Variants take turns within a round, and a round counts as ratios to its own time of the default: a machine's speed wanders within
+minutes. The ratio of a variant is the median over the rounds, and the geometric mean over the numbers of tokens and threads. A choice
+leaves the default only for a gain that is worth it.
 """
 
 import time

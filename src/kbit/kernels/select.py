@@ -20,9 +20,9 @@ def choose(kind: Kind, token_class: TokenClass, isa: str) -> Variant:
 def default_variant(kind: Kind, token_class: TokenClass, isa: str) -> Variant:
     """The variant where nothing was measured.
 
-    One token is bound by memory wherever the instruction set has vectors, and what it does by itself reads memory as fast as anything but at
-    k = 8. A few tokens are bound by arithmetic: multiplying straight from the planes beats writing decoded strips and reading them again.
-    Bit-serial kernels win in plain C++ alone, where a popcount stands for 32 products and no vectors compete with it.
+    One token is bound by memory wherever the instruction set has vectors, and what it does by itself reads memory as fast as anything but
+    at k = 8. A few tokens are bound by arithmetic: multiplying straight from the planes beats writing decoded strips and reading them
+    again. Bit-serial kernels win in plain C++ alone, where a popcount stands for 32 products and no vectors compete with it.
     """
     one_plane = kind.straight and kind.bits in (1, 2, 4, 8)
     match isa:

@@ -2,7 +2,8 @@
 
     {"format": "kbit-tuning", "version": 1, "machines": [
         {"processor": "…", "isa": "avx512", "kbit": "0.1.0", "threads": [1, 2], "choices": [
-            {"bits": 2, "straight": true, "group": 64, "rows": 2048, "cols": 8192, "tokens": "few", "variant": "integer", "gain": 1.9}, …]}, …]}
+            {"bits": 2, "straight": true, "group": 64, "rows": 2048, "cols": 8192,
+             "tokens": "few", "variant": "integer", "gain": 1.9}, …]}, …]}
 
 A measurement speaks for one processor, instruction set and version of kbit; a file keeps those of several, since home folders are shared.
 The file is ``$XDG_CACHE_HOME/kbit/tuning.json`` (``~/.cache`` where that is not set); `KBIT_TUNING` names another, or none if it is empty.
@@ -147,7 +148,7 @@ class Tuning:
 
 
 def machine(isa: str) -> Machine:
-    """This processor and version of kbit, with the instruction set `isa`."""
+    """The processor at hand and this version of kbit, with the instruction set `isa`."""
     return Machine(_processor(), isa, _version())
 
 

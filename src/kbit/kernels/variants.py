@@ -5,8 +5,8 @@
     integer     codes multiplied as they lie, for straight matrices
     serial      Σ 2^(i+j) · popcount(weight bit i AND activation bit j), for straight matrices up to k = 4
 
-A matrix is straight where its integer codebook is a line (q = offset + step · code: linear grids, and all of one bit) and its activation groups
-are whole k-blocks of 32 inputs.
+A matrix is straight where its integer codebook is a line (q = offset + step · code: linear grids, and all of one bit) and its
+activation groups are whole k-blocks of 32 inputs.
 
 A variant is chosen for a class of token counts: ``one``, and ``few`` for 2…4; more tokens always run automatically.
 """
