@@ -25,7 +25,6 @@ from typing import Any
 import machine
 from checkpoint import parameters
 from peers.catalogue import ENGINES
-from peers.exclusive import Exclusive
 from peers.files import MODELS, FailureError, checkpoint_of, version_of
 from peers.plot import draw
 from peers.results import add_ratios, print_table, row_of
@@ -67,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--memory-gib", type=float, default=14, help="memory for workers; those that do not fit are loaded again each round"
     )
-    parser.add_argument("--lock", nargs="+", type=Path, default=[], help="lock files to hold, in this order, while something is timed")
+    parser.add_argument("--patience", type=float, default=60, help="seconds that a turn may wait for other processes to leave it alone")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="picture of speed against size, as SVG or PNG")
     return parser.parse_args()
@@ -77,11 +76,12 @@ def measure(model: str, folder: Path, options: argparse.Namespace, about: dict[s
     """All contestants on one model, one thread count after another."""
     checkpoint = checkpoint_of(folder, model)
     rows = []
-    plan = Plan(options.rounds, options.prompt, options.decode, MODELS[model]["vocab_size"], int(options.memory_gib * 2**30))
+    plan = Plan(
+        options.rounds, options.prompt, options.decode, MODELS[model]["vocab_size"], int(options.memory_gib * 2**30), options.patience
+    )
     for threads in options.threads:
         contestants = enter(checkpoint, options)
-        with Exclusive(options.lock) as exclusive:
-            run_rounds(contestants, threads, plan, exclusive)
+        run_rounds(contestants, threads, plan)
         rows += [row_of(each, model, parameters(MODELS[model]), threads, plan) for each in contestants]
         about.update({each.engine.name: each.about for each in contestants if each.about})
     return rows

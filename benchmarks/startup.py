@@ -22,7 +22,6 @@ import machine
 from checkpoint import parameters
 from peers.catalogue import ENGINES
 from peers.client import Worker
-from peers.exclusive import Exclusive
 from peers.files import MODELS, FailureError, checkpoint_of, file_bytes, version_of
 from peers.rounds import Contestant
 
@@ -57,7 +56,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the checkpoint and its versions here, and use what is there")
-    parser.add_argument("--lock", nargs="+", type=Path, default=[], help="lock files to hold, in this order, while something is timed")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -78,14 +76,12 @@ def run_rounds(contestants: list[Contestant], state: str, options: argparse.Name
     """Rows of all contestants with the page cache warm or cold; failed ones where it cannot be dropped."""
     reason = None if state == "warm" or os.access(DROP_CACHES, os.W_OK) else f"{DROP_CACHES} cannot be written"
     times: dict[str, list[dict[str, float]]] = {contestant.kind: [] for contestant in contestants}
-    with Exclusive(options.lock) as exclusive:
-        for index in range(0 if reason else options.rounds + 1):
-            for contestant in contestants:
-                exclusive.breathe()
-                if state == "cold":
-                    drop_caches()
-                if contestant.failure is None and (once := start(contestant, options.threads)) and index:  # the first is not counted
-                    times[contestant.kind].append(once)
+    for index in range(0 if reason else options.rounds + 1):
+        for contestant in contestants:
+            if state == "cold":
+                drop_caches()
+            if contestant.failure is None and (once := start(contestant, options.threads)) and index:  # the first is not counted
+                times[contestant.kind].append(once)
     return [row_of(contestant, state, times[contestant.kind], contestant.failure or reason) for contestant in contestants]
 
 

@@ -8,7 +8,7 @@
     make_ENGINE.py         checkpoint → the engine's file
     run_ENGINE.py          the engine's file → tokens
     rounds.py              rounds over all workers, in turn
-    exclusive.py others.py a shared machine: alone by locks, and knowing when not
+    others.py              a shared machine: knowing when others use it
     results.py             medians, ratios to the peers, the table
     plot.py                tokens a second against bits per weight
 

@@ -7,6 +7,7 @@ from pathlib import Path
 __all__ = ["Others"]
 
 BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal: all but idle and waiting for disks
+GLANCE_SECONDS = 0.5
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -25,6 +26,15 @@ class Others:
         """Part of all processors' time since then that others took."""
         elapsed = (time.monotonic() - self._started) * TICKS_PER_SECOND * (os.cpu_count() or 1)
         return max(0.0, (self._others() - self._ticks) / elapsed)
+
+    @staticmethod
+    def wait(end: float, calm_share: float) -> None:
+        """Until others leave the processors alone, or to the end of patience (monotonic time)."""
+        while True:
+            others = Others(os.getpid())
+            time.sleep(GLANCE_SECONDS)
+            if others.share() <= calm_share or time.monotonic() > end:
+                break
 
     def _others(self) -> int:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]

@@ -5,6 +5,7 @@ Contestants keep their worker over the rounds as long as all of them fit into me
 
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,29 +15,34 @@ from typing import Any
 from kbit import native
 from peers.catalogue import Engine
 from peers.client import Worker
-from peers.exclusive import Exclusive
 from peers.files import FailureError
 from peers.others import Others
 
 __all__ = ["Contestant", "Load", "Plan", "Sample", "run_rounds"]
 
 WARM_TOKENS = 4
-SETTLE_SECONDS = 0.3  # threads that wait awake for more work go to sleep
-TRIES = 4
 CALM_SHARE = 0.05
-CALM_SECONDS = 2
 FIRST_WORD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run: rounds of a prompt of `prompt` tokens and `decode` tokens after it, on a vocabulary, in so much memory."""
+    """What is run.
+
+    Attributes:
+        rounds: how many.
+        prompt, decode: tokens of a prompt, and decoded after it.
+        vocabulary: of the model.
+        memory_bytes: most that workers keep between their turns.
+        patience_seconds: time that a turn may wait for others to leave the processors alone.
+    """
 
     rounds: int
     prompt: int
     decode: int
     vocabulary: int
     memory_bytes: int
+    patience_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,11 @@ class Contestant:
             self.worker = None
 
 
-def run_rounds(contestants: list[Contestant], threads: int, plan: Plan, exclusive: Exclusive) -> None:
+def run_rounds(contestants: list[Contestant], threads: int, plan: Plan) -> None:
     """Fills in the samples of the contestants; one that fails is out, with its reason."""
     try:
         for index in range(plan.rounds):
             for contestant in _in_turn(contestants, index):
-                exclusive.breathe()
                 _turn(contestant, index, threads, plan)
                 if _resident_bytes(contestants) > plan.memory_bytes:
                     contestant.close()
@@ -118,23 +123,27 @@ def _in_turn(contestants: list[Contestant], index: int) -> Iterator[Contestant]:
 
 
 def _turn(contestant: Contestant, index: int, threads: int, plan: Plan) -> None:
-    """One sample more: of a few tries, the first that others left alone, or the one that they disturbed least."""
+    """One sample more: the first that others left alone, or the one that they disturbed least before patience ends."""
     tries: list[Sample] = []
+    end = time.monotonic() + plan.patience_seconds
     try:
         worker = contestant.open(threads, plan)
-        for seed in range(index, index + TRIES * plan.rounds, plan.rounds):  # a new prompt each time: some engines remember
+        while not tries or (tries[-1].others_share > CALM_SHARE and time.monotonic() < end):
+            Others.wait(end, CALM_SHARE)
+            seed = index + plan.rounds * len(tries)  # a new prompt each time: some engines remember
             tries.append(_measure(worker, words(plan, seed), threads, plan))
-            if tries[-1].others_share <= CALM_SHARE:
-                break
-            time.sleep(CALM_SECONDS)
     except FailureError as failure:
         contestant.failure, contestant.worker = str(failure), None
         return
-    contestant.samples.append(min(tries, key=lambda sample: sample.others_share))
+    best = min(tries, key=lambda sample: sample.others_share)
+    contestant.samples.append(best)
+    speeds = f"prefill {plan.prompt / best.prefill_seconds:.1f}, decode {plan.decode / best.decode_seconds:.1f} tokens/s"
+    print(
+        f"  {threads} thr  {contestant.engine.label} {contestant.kind}: {speeds}, others {100 * best.others_share:.0f} %", file=sys.stderr
+    )
 
 
 def _measure(worker: Worker, prompt: list[int], threads: int, plan: Plan) -> Sample:
-    time.sleep(SETTLE_SECONDS)
     before = _roofs(threads)
     others = Others(worker.pid, os.getpid())
     answer = worker.generate(prompt, plan.decode)

@@ -40,6 +40,7 @@ def run(
     logprobs: Annotated[int | None, typer.Option(metavar="N", min=0, help="With --json: log-probabilities and N likeliest tokens.")] = None,
     max_time_ms: Annotated[float | None, typer.Option(metavar="MS", help="Return what has come by then.")] = None,
     cache: Annotated[str, typer.Option(metavar="FORMAT", help="Keys and values as fp32, fp16, int8, int4 or int3.")] = "fp16",
+    mapped: Annotated[bool, typer.Option("--mapped", help="Use the file's own pages: quickest start, least memory.")] = False,
     mode: Mode = "fast",
     threads: Threads = 0,
     json: Json = False,
@@ -60,7 +61,7 @@ def run(
     beam = BeamOptions(beams, length_penalty)
     options = GenerateOptions(max_tokens, sampling, beam, stop=tuple(stop or ()), max_time_ms=max_time_ms, logprobs=logprobs)
     _use_threads(threads)
-    writer = open_writer(Path(model), mode=mode, cache=cache)
+    writer = open_writer(Path(model), mode=mode, cache=cache, mapped=mapped)
     if json:
         output.result(_facts(writer.write(text, options), writer.name))
         return
