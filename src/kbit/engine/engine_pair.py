@@ -10,13 +10,14 @@ sequence has a text of its own length, and any number of them go in one step.
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbit.engine.cache import CacheFormat
+from kbit.engine.cache import PAGE_POSITIONS, CacheFormat
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.engine.memory import Memory, MemoryFormat
@@ -67,10 +68,11 @@ class EncoderDecoderEngine:
     ) -> None:
         held = HeldWeights(weights.stored)
         self.plan, self.start = plan, plan.start
+        encoder = replace(plan.encoder, context=min(plan.encoder.context or MAX_ROWS, MAX_ROWS))  # whole texts go in one call
         self._memory = Memory(plan, memory, memory_positions)
         both: dict[str, Any] = {"mode": mode, "threads": threads, "memory": self._memory}
         # an encoder's keys and values are of use within its step alone: kept as they are
-        self._encoder = Engine(plan.encoder, held, cache="fp32", cache_positions=MAX_ROWS, max_rows=MAX_ROWS, **both)
+        self._encoder = Engine(encoder, held, cache="fp32", cache_positions=encoder.context, max_rows=encoder.context, **both)
         self._decoder = Engine(plan.decoder, held, cache=cache, cache_positions=cache_positions, max_rows=max_rows, **both)
         held.forget()
         self.vocabulary, self.context = self._decoder.vocabulary, self._decoder.context
@@ -125,7 +127,8 @@ class EncoderDecoderEngine:
         with self._lock:
             memories = [self._memory.create() for _ in sources]
             try:
-                self._read(memories, sources, "none")
+                for begin, end in groups([len(source) for source in sources], self._encoder.max_rows):
+                    self._read(memories[begin:end], sources[begin:end], "none")
             except BaseException:
                 for memory in memories:
                     self._memory.leave(memory)
@@ -178,3 +181,16 @@ class EncoderDecoderEngine:
         finally:
             for sequence in sequences:
                 self._encoder.free(sequence)
+
+
+def groups(lengths: Sequence[int], room: int) -> list[tuple[int, int]]:
+    """Ranges [begin, end) of texts that fit into so many positions together, in whole pages; one that does not is alone."""
+    found: list[tuple[int, int]] = []
+    begin = used = 0
+    for index, length in enumerate(lengths):
+        positions = -(-length // PAGE_POSITIONS) * PAGE_POSITIONS
+        if used and used + positions > room:
+            found.append((begin, index))
+            begin, used = index, 0
+        used += positions
+    return [*found, (begin, len(lengths))] if lengths else []
