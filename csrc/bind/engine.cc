@@ -160,7 +160,7 @@ void bind_engine(nb::module_& m) {
       .def("experts", &BoundProgram::experts, nb::arg("source"), nb::arg("out"), nb::arg("norm"), nb::arg("router"), nb::arg("gate_up"), nb::arg("down"),
            nb::arg("top_k"), nb::arg("normalize"), nb::arg("accumulate"), nb::arg("activation"))
       .def("select", &BoundProgram::select, nb::arg("source"), nb::arg("out"))
-      .def("finish", &BoundProgram::finish, nb::arg("input"), nb::arg("result"), nb::arg("threads"))
+      .def("finish", &BoundProgram::finish, nb::arg("source"), nb::arg("result"), nb::arg("threads"))
       .def("workspace_bytes", &BoundProgram::workspace_bytes)
       .def("run", &BoundProgram::run, nb::arg("cache"), nb::arg("memory").none(), nb::arg("tokens"), nb::arg("numbers"), nb::arg("rows"), nb::arg("segments"), nb::arg("segment_count"),
            nb::arg("wanted"), nb::arg("wanted_count"), nb::arg("result"), nb::arg("exact"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());

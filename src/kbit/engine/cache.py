@@ -19,7 +19,9 @@ def make_cache(layers: int, kv_heads: int, head_dim: int, cache_format: CacheFor
     """An empty cache.
 
     Args:
-        layers, kv_heads, head_dim: sizes.
+        layers: that attend.
+        kv_heads: heads of keys, and of values.
+        head_dim: numbers of a head.
         cache_format: how numbers are kept.
         positions: room over all sequences; None for what a quarter of the memory holds, at most 4 million.
 

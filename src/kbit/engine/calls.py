@@ -43,7 +43,9 @@ def native_calls(feeds: Sequence[Feed | Patches], max_rows: int, memories: dict[
     for feed in feeds:
         left = rows_of(feed)
         if not causal and left > max_rows:
-            raise LimitError(f"sequence {feed.sequence}: expected at most max_rows = {max_rows} positions of an encoder at once, got {left}")
+            raise LimitError(
+                f"sequence {feed.sequence}: expected at most max_rows = {max_rows} positions of an encoder at once, got {left}"
+            )
         if not causal and left > max_rows - (row - first):
             close()
         while left:

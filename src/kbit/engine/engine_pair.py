@@ -4,8 +4,8 @@
     with engine.source(tokens) as stepper:          the text is encoded once
         generate(stepper, tokenizer, [engine.start])
 
-A text's keys and values for the decoder's layers are computed once and remembered; sequences of the decoder read them, forks share them. Each
-sequence has a text of its own length, and any number of them go in one step.
+A text's keys and values for the decoder's layers are computed once and remembered; sequences of the decoder read them, forks share them.
+Each sequence has a text of its own length, and any number of them go in one step.
 """
 
 import threading
