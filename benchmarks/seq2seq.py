@@ -5,7 +5,7 @@
 
 Random weights in the shape of T5 1.1 large (783M parameters; vocabulary 32,128, a head of its own). Every matrix is packed, embedding and
 head too; `A/B` packs those two by the scheme B. A run encodes a text and writes new tokens until there are `--tokens`, whatever they are.
-All contenders take turns in each round, on the same token ids; figures are medians. Sizes are those of the files, so scales and codebooks count.
+All contenders take turns in each round, on the same token ids; figures are medians. Sizes are the files', so scales and codebooks count.
 """
 
 import argparse
@@ -106,6 +106,7 @@ class FirstToken(transformers.StoppingCriteria):  # type: ignore[misc]
     at: float | None = None
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Called by transformers after each token."""
         self.at = self.at or time.perf_counter()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 

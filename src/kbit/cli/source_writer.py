@@ -26,7 +26,7 @@ class SourceWriter:
         options: of the engine.
 
     Attributes:
-        begins: tokens that its texts begin with: the one that the decoder starts from, and the one that always comes next, where there is one.
+        begins: tokens that its texts begin with: the one that the decoder starts from, and the one that always follows, if any.
         forbidden: tokens that it must not write.
 
     Raises:
