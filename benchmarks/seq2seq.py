@@ -4,9 +4,9 @@
                                  [--source 128] [--tokens 64] [--layers 24] [--exact]
 
 Random weights in the shape of T5 1.1 large (750M parameters; vocabulary 32,128, whose table is the head too, as transformers has it now).
-Every matrix is packed, the table too; `A/B` packs that by the scheme B. A run encodes a text and writes new tokens until there are `--tokens`, whatever they are.
-All contenders take turns in each round, on the same token ids; figures are medians. Sizes are the files', so scales and codebooks count: 8 bits and
-a scale of 16 for 64 weights are 8.25 a weight, more than half of 16; 7 bits are less. What a model of random weights writes says nothing.
+Every matrix is packed, the table too; `A/B` packs that by the scheme B. A run encodes a text and writes new tokens until there are
+`--tokens`, whatever they are. All contenders take turns in each round, on the same token ids; figures are medians. Sizes are the files', so
+scales and codebooks count: 8 bits, and a scale of 16 for 64 weights, are 8.25 a weight, more than half of 16; 7 bits are less.
 """
 
 import argparse
