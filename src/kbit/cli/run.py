@@ -46,7 +46,10 @@ def run(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Continue a prompt. The prompt and its continuation are printed as they are written."""
+    """Continue a prompt. The prompt and its continuation are printed as they are written.
+
+    A model that encodes one text and decodes another (T5, BART, Marian) is given the prompt as the one; the other is printed.
+    """
     if (top_p < 1 or top_k > 0 or min_p > 0) and temperature == 0:
         raise typer.BadParameter("--top-p, --top-k and --min-p choose among tokens to draw from: give --temperature above 0 too")
     from kbit.cli.writer import open_writer
@@ -65,7 +68,7 @@ def run(
     if json:
         output.result(_facts(writer.write(text, options), writer.name))
         return
-    print(text, end="", flush=True)
+    print(text if writer.continues else "", end="", flush=True)
     found = writer.write(text, options, stream=lambda piece: print(piece, end="", flush=True))
     print()
     output.note(_summary(found.prefill_ms, found.decode_ms, len(found.token_ids)))
