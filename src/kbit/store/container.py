@@ -1,8 +1,8 @@
 """Reads a container (a safetensors file) without trusting it.
 
-Bytes come by `pread` into fresh memory, and through a mapping only on request: a file that shrinks under a mapping kills the process with SIGBUS, and
-the engine wants its weights in anonymous huge pages anyway. The size is checked again at every read, so a file that shrank or grew since
-it was opened is an `IntegrityError`.
+Bytes come by `pread` into fresh memory, and through a mapping only on request: a file that shrinks under a mapping kills the process
+with SIGBUS, and the engine wants its weights in anonymous huge pages anyway. The size is checked again at every read, so a file that
+shrank or grew since it was opened is an `IntegrityError`.
 """
 
 import errno
