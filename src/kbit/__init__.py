@@ -13,14 +13,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kbit.calibrate.text import CalibrationText, CalibrationWindows
     from kbit.core.scheme import Plan, Scheme
     from kbit.hf.config import KbitConfig
     from kbit.model import decode, encode, load, save
     from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode", "load", "save"]
+__all__ = [
+    "CalibrationText",
+    "CalibrationWindows",
+    "KbitConfig",
+    "Plan",
+    "QuantizedTensor",
+    "Scheme",
+    "__version__",
+    "decode",
+    "encode",
+    "load",
+    "save",
+]
 
 _HOMES = {
+    "CalibrationText": "kbit.calibrate",
+    "CalibrationWindows": "kbit.calibrate",
     "Plan": "kbit.core.scheme",
     "Scheme": "kbit.core.scheme",
     "QuantizedTensor": "kbit.tensor.quantized",

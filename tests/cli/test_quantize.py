@@ -1,6 +1,7 @@
 """`kbit quantize`: folders, plans from options, sizes, and what goes wrong."""
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from kbit.cli.quantize import byte_count, make_plan
 from kbit.cli.reference import KEYS
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme
+from kbit.store.folder import open_model
 
 
 def test_writes_a_model_and_says_what_it_is(kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:
@@ -53,6 +55,23 @@ def test_a_destination_that_is_there_is_kept_unless_told(kbit: Callable, tiny_mo
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != before
 
 
+def test_a_calibration_text_is_run_and_recorded(kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    text = Path(str(files("kbit").joinpath("data", "books")))
+    book = sorted(text.glob("*.txt"))[0]
+    arguments = ["--calibration", book, "--calibration-tokens", "600", "--seed", "3"]
+    called = kbit("quantize", tiny_model, "--scheme", "nf3:g64+gptq", "-o", tmp_path / "out", *arguments, "--json")
+    assert called.code == 0, called.err
+    assert called.json["scheme"] == "nf3:g64+gptq"
+    assert called.json["calibration"]["seed"] == 3
+    assert 0 < called.json["calibration"]["tokens"] <= 600
+    with open_model(tmp_path / "out") as stored:
+        assert stored.manifest.calibration_digest == called.json["calibration"]["digest"]
+        assert stored.manifest.seed == 3
+    said = kbit("quantize", tiny_model, "--scheme", "nf3:g64+imp", "-o", tmp_path / "people", *arguments)
+    assert "calibration       " in said.out
+    assert kbit("show", tmp_path / "out", "--json").json["tensors"][1]["scheme"].endswith("+gptq")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -61,6 +80,8 @@ def test_a_destination_that_is_there_is_kept_unless_told(kbit: Callable, tiny_mo
         (["--scheme", "nf4", "--rule", "abc"], "REGEX=SCHEME"),
         (["--scheme", "nf4", "--skip", "("], "not a regular expression"),
         (["--scheme", "nf4", "--max-shard-size", "huge"], "5GB"),
+        (["--scheme", "nf4+gptq"], "'+gptq' needs a calibration text, and there is none here: give one (kbit quantize --calibration FILE"),
+        (["--scheme", "nf4+gptq", "--calibration", "nowhere.txt"], "nowhere.txt"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line(arguments: list[str], words: str, kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from kbit.core.scheme import DEFAULT_EXPONENT_BITS, GRIDS, KEEP, Plan, Scheme
 
 MANY = settings(deadline=None, max_examples=60)
 GROUPS = st.just(-1) | st.integers(1, 64).map(lambda n: 16 * n)
+METHOD_TEXTS = [(), ("imp",), ("gptq",), ("imp", "gptq"), ("actorder", "gptq"), ("imp", "actorder", "gptq")]
 NF4, INT8, LOG3 = Scheme("nf", 4), Scheme("int", 8), Scheme("log", 3)
 
 
@@ -28,6 +29,7 @@ def schemes(draw):
         values["per_octave"] = draw(st.none() | st.integers(1, 16))
     if grid == "int":
         values["symmetric"] = draw(st.booleans())
+    values["methods"] = draw(st.sampled_from(METHOD_TEXTS))
     return Scheme(grid, bits, **values)
 
 
@@ -59,9 +61,10 @@ def test_equal_schemes_have_equal_texts_and_only_they(one, other):
 @MANY
 @given(schemes(), st.randoms())
 def test_options_may_come_in_any_order(scheme, random):
-    head, *options = scheme.text.split(":")
+    start, *methods = scheme.text.split("+")
+    head, *options = start.split(":")
     random.shuffle(options)
-    assert Scheme.parse(":".join([head, *options])) == scheme
+    assert Scheme.parse("+".join([":".join([head, *options]), *methods])) == scheme
 
 
 @MANY
@@ -90,6 +93,10 @@ def test_any_text_is_a_scheme_or_a_scheme_error(text):
         ("nf2:dq8", "nf2:g64:dq8", ("nf", 2, None, None, 64, True, "absmax", "dq8")),
         ("nf2:fp16", "nf2:g64", ("nf", 2)),
         ("16", "16", ("none", 16)),
+        ("int3:g128+gptq", "int3:g128+gptq", ("int", 3, None, None, 128, True, "absmax", "fp16", ("gptq",))),
+        ("nf3+imp", "nf3:g64+imp", ("nf", 3, None, None, 64, True, "mse", "fp16", ("imp",))),
+        ("nf3:mse:g64+imp", "nf3:g64+imp", ("nf", 3, None, None, 64, True, "absmax", "fp16", ("imp",))),
+        ("nf3:mse+gptq", "nf3:g64:mse+gptq", ("nf", 3, None, None, 64, True, "mse", "fp16", ("gptq",))),
     ],
 )
 def test_texts_of_the_documentation(text, canonical, values):
@@ -147,6 +154,11 @@ def test_a_scheme_does_not_change():
         ("float1", "grid 'float' is defined for 2…8 bits, got 1"),
         ("nf" + "9" * 5000, "grid 'nf' is defined for 1…8 bits, got 9999999999"),
         ("nf4:", "unknown option '' in scheme 'nf4:'"),
+        ("nf4+", "unknown method '': known: "),
+        ("nf4+gtpq", "unknown method 'gtpq': did you mean 'gptq'?"),
+        ("nf4+gptq+imp", "expected the methods in the order '+imp+gptq', got '+gptq+imp'"),
+        ("nf4:gptq", "'gptq' is a method in scheme 'nf4:gptq': expected it at the end after a '+', such as 'int3:g64+gptq'"),
+        ("nf4+gptq:g64", "unknown method 'gptq:g64'"),
         ("nf4:g64:", "unknown option ''"),
         ("nf4:asim", "unknown option 'asim' in scheme 'nf4:asim': did you mean 'asym'?"),
         ("nf4:g", "unknown option 'g'"),
@@ -213,6 +225,13 @@ def test_parse_takes_a_text(text):
         ({"grid": "none", "bits": 16.0}, "scheme '16' takes no options"),
         ({"grid": "none", "bits": 16, "group_size": 128}, "scheme '16' takes no options"),
         ({"grid": "none", "bits": 16, "symmetric": 1}, "scheme '16' takes no options"),
+        ({"grid": "none", "bits": 16, "methods": ("gptq",)}, "scheme '16' takes no options"),
+        ({"methods": "gptq"}, "methods are a list such as ['imp', 'gptq'], got 'gptq'"),
+        ({"methods": ["gtpq"]}, "unknown method 'gtpq': did you mean 'gptq'?"),
+        ({"methods": [7]}, "unknown method 7: known: "),
+        ({"methods": ["gptq", "gptq"]}, "method 'gptq' is given twice"),
+        ({"methods": ["gptq", "imp"]}, "expected the methods in the order '+imp+gptq', got '+gptq+imp'"),
+        ({"methods": ["actorder"]}, "expected '+actorder+gptq'"),
     ],
 )
 def test_values_that_are_no_scheme_are_answered_from_python_and_from_json(values, message):
@@ -256,6 +275,7 @@ def test_json_names_every_field():
         "symmetric": True,
         "scale_search": "absmax",
         "scale_dtype": "fp16",
+        "methods": [],
     }
     assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
 

@@ -408,3 +408,20 @@ def test_what_looks_at_the_whole_tensor_must_see_it_first(text):
     with pytest.raises(ShapeError, match="expected all 40 rows to be prepared before encoding, got 16"):
         encoder.encode_rows(0, rows[:16])
     assert not NearestEncoder((40, 32), Scheme.parse("int4:dq8")).needs_prepare
+
+
+def test_methods_that_look_at_inputs_are_refused_without_them():
+    weights = random_weights(np.random.default_rng(0), (16, 64))
+    for text, importance in (("int3:g32+imp", None), ("int3:g32+gptq", np.ones(64, np.float32)), ("kmeans3:g32+imp", None)):
+        with pytest.raises(SchemeError, match=r"layer: '.*' needs a calibration text, and there is none here"):
+            encode(weights, Scheme.parse(text), name="layer", importance=importance)
+
+
+def test_imp_is_the_weighed_search_under_another_name():
+    rng = np.random.default_rng(0)
+    weights, importance = random_weights(rng, (16, 64)), rng.random(64).astype(np.float32)
+    for grid in ("int3", "kmeans3"):
+        one = encode(weights, Scheme.parse(f"{grid}:g32+imp"), importance=importance)
+        assert one.scheme.text == f"{grid}:g32+imp"
+        other = encode(weights, Scheme.parse(f"{grid}:g32:mse"), importance=importance)
+        assert all(np.array_equal(part, other.parts()[name]) for name, part in one.parts().items())

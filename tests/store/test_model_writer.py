@@ -328,3 +328,19 @@ def test_killed_at_random_moments(tmp_path: Path, reference: dict[str, bytes]) -
     write_small_model(tmp_path / "m", overwrite=True, **SHARDED)
     assert tree_bytes(tmp_path / "m") == reference
     assert leftovers(tmp_path) == []
+
+
+def test_what_is_written_is_read_back_before_the_end(tmp_path: Path) -> None:
+    manifest = small_manifest()
+    first, second, *_ = manifest.modules
+    tensor = random_tensor(first, manifest.modules[first])
+    with ModelWriter(tmp_path / "m", manifest, []) as writer:
+        writer.put_quantized(first, tensor)
+    with ModelWriter(tmp_path / "m", manifest, []) as writer:
+        again = writer.quantized(first)
+        assert again.scheme == tensor.scheme
+        assert all(np.array_equal(part, again.parts()[name]) for name, part in tensor.parts().items())
+        with pytest.raises(FormatError, match="was not written in full"):
+            writer.quantized(second)
+        with pytest.raises(FormatError, match="has no quantized module 'nothing'"):
+            writer.quantized("nothing")

@@ -33,6 +33,12 @@ def quantize(
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(metavar="REGEX", help="Modules to leave alone; repeatable.")] = None,
     max_shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Largest size of one weight file.")] = "5GB",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option("--calibration", metavar="FILE", help="Text, or .jsonl with a 'text' a line, that methods run; may be given again."),
+    ] = None,
+    calibration_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="About so many tokens of it are used.")] = 131_072,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which stretches of the calibration text are used.")] = 0,
     threads: Threads = 0,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run with the same recipe.")] = True,
@@ -42,15 +48,25 @@ def quantize(
     """Encode a model in k bits, shard by shard: it never has to fit into memory. Killed, it resumes where it was.
 
     A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans) and options: gN weights share a scale
-    (-1: one a row), asym, mse, e4m3, dq8.
+    (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less by looking at inputs from a calibration text: imp, gptq, imp+gptq.
     """
     plan = make_plan(scheme, embedding, head, rule or [], skip or [])
     shard_bytes = byte_count(max_shard_size)
+    from kbit.calibrate.text import CalibrationText
     from kbit.model.quantize import quantize_folder
 
+    text = CalibrationText(tuple(calibration), tokens=calibration_tokens, seed=seed) if calibration else None
     output = Output(json)
     found = quantize_folder(
-        model, output_folder, plan, resume=resume, overwrite=overwrite, max_shard_bytes=shard_bytes, threads=threads, progress=True
+        model,
+        output_folder,
+        plan,
+        calibration=text,
+        resume=resume,
+        overwrite=overwrite,
+        max_shard_bytes=shard_bytes,
+        threads=threads,
+        progress=True,
     )
     _print(output, found, output_folder)
     output.result(found.to_json())
@@ -94,6 +110,10 @@ def _print(output: Output, found: "QuantizeResult", folder: str) -> None:
     output.say(f"file size         {bytes_text(found.file_bytes)}, from {bytes_text(found.source_bytes)}")
     output.say(f"time              {found.seconds:.1f} s")
     output.say(f"peak memory       {bytes_text(found.peak_rss_bytes)}, estimated {bytes_text(found.estimate_bytes)}")
+    if found.calibration is not None:
+        output.say(f"calibration       {found.calibration['tokens']:,} tokens in {found.calibration['windows']} windows")
+        for name, rows in found.calibration["experts"].items():
+            output.say(f"experts           {name}: {min(rows):,} to {max(rows):,} input rows each")
     for kept in found.kept:
         output.say(f"left in 16 bits   {kept.name}: {kept.reason}")
     for note in found.notes:

@@ -2,12 +2,13 @@
 
 A scheme has a short text form, used everywhere (command line, file, report):
 
-    text     = grid bits [detail] { ":" option }     |  "16"  (leave the tensor alone)
+    text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
     grid     = int | float | log | nf | quantile | dynamic | kmeans
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
+    method   = "imp" | "actorder" | "gptq", in this order (`kbit.core.methods`)
 
-Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``.
+Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``.
 `Scheme.text` is canonical: equal schemes have equal texts.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 from kbit.core.errors import SchemeError
+from kbit.core.methods import METHODS, checked_methods
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
@@ -64,6 +66,7 @@ class Scheme:
         symmetric: False adds an integer zero point a group (int grid only).
         scale_search: ``absmax`` or ``mse`` (scale with the least squared error, searched per group).
         scale_dtype: ``fp16``, ``e4m3`` (one fp32 a tensor above) or ``dq8`` (int8, one fp32 a 16-row tile above).
+        methods: how codes are chosen beyond the nearest level, words of `kbit.core.methods.METHODS`; ``imp`` implies ``mse``.
     """
 
     grid: str
@@ -74,11 +77,13 @@ class Scheme:
     symmetric: bool = True
     scale_search: ScaleSearch = "absmax"
     scale_dtype: ScaleDType = "fp16"
+    methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", checked_methods(self.methods))
         if self.grid == "none":
             options = tuple(getattr(self, field.name) for field in fields(self))[1:]
-            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16")
+            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", ())
             if options != expected or [type(option) for option in options] != [type(option) for option in expected]:
                 raise SchemeError("scheme '16' takes no options: it leaves the tensor as it is")
             return
@@ -98,6 +103,8 @@ class Scheme:
             raise SchemeError(f"scale_search must be absmax or mse, got {self.scale_search!r}")
         if self.scale_dtype not in ("fp16", "e4m3", "dq8"):
             raise SchemeError(f"scale_dtype must be fp16, e4m3 or dq8, got {self.scale_dtype!r}")
+        if "imp" in self.methods:  # an absmax scale knows no importance
+            object.__setattr__(self, "scale_search", "mse")
 
     def _check_detail(self) -> None:
         if self.grid == "float":
@@ -129,7 +136,8 @@ class Scheme:
         text = text.strip()
         if text == "16":
             return cls("none", 16)
-        head, *options = text.split(":")
+        start, *methods = text.split("+")
+        head, *options = start.split(":")
         match = _HEAD.fullmatch(head)
         if match is None:
             raise SchemeError(
@@ -146,7 +154,7 @@ class Scheme:
             if key in values:
                 raise SchemeError(f"scheme {shown(text)} gives {key} twice")
             values[key] = value
-        return cls(**values)
+        return cls(**values, methods=tuple(methods))
 
     @property
     def text(self) -> str:
@@ -160,9 +168,9 @@ class Scheme:
             parts[0] += f"r{self.per_octave}"
         parts.append(f"g{self.group_size}")
         parts += ["asym"] * (not self.symmetric)
-        parts += ["mse"] * (self.scale_search == "mse")
+        parts += ["mse"] * (self.scale_search == "mse" and "imp" not in self.methods)
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
-        return ":".join(parts)
+        return "+".join([":".join(parts), *self.methods])
 
     def for_row(self, cols: int) -> Self:
         """What a weight with rows of `cols` elements is recorded as: one scale a row (``g-1``) where a group would outreach the row."""
@@ -175,7 +183,7 @@ class Scheme:
 
     def to_json(self) -> dict[str, Any]:
         """JSON object with a version; the inverse of `from_json`."""
-        return {"version": SCHEME_VERSION, **asdict(self)}
+        return {"version": SCHEME_VERSION, **asdict(self), "methods": list(self.methods)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -221,6 +229,10 @@ def _parse_option(option: str, text: str) -> tuple[str, Any]:
         return "scale_search", option
     if option in ("fp16", "e4m3", "dq8"):
         return "scale_dtype", option
+    if option in METHODS:
+        raise SchemeError(
+            f"{option!r} is a method in scheme {shown(text)}: expected it at the end after a '+', such as 'int3:g64+{option}'"
+        )
     raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
 
 

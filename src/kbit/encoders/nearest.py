@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
+from kbit.core.methods import refuse_uncalibrated
 from kbit.core.scheme import Scheme
 from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
 from kbit.encoders.sample import LevelSample
@@ -87,10 +88,13 @@ class NearestEncoder:
             threads: threads to use, 0 for the default; results do not depend on it.
 
         Raises:
-            SchemeError: the scheme leaves tensors in 16 bits, or levels were given to a fixed grid.
+            SchemeError: the scheme leaves tensors in 16 bits or compensates errors (`kbit.encoders.gptq`), or levels were given to a
+                fixed grid.
             ShapeError: a shape that is not a matrix or a stack, or without elements.
         """
         self.shape, self.name, self.threads = tuple(shape), name, threads
+        if "gptq" in scheme.methods:
+            refuse_uncalibrated(scheme.methods, name)
         self._fitted = is_data_dependent(scheme)
         if levels is not None and not self._fitted:
             raise SchemeError(f"{name}: the levels of {scheme.text} follow from the scheme and cannot be given")
@@ -211,6 +215,8 @@ class NearestEncoder:
         return native_rows(array)
 
     def _checked_importance(self, importance: Array | None, shape: tuple[int, ...]) -> Importance | None:
+        if importance is None:
+            refuse_uncalibrated(self.scheme.methods, self.name)
         return as_importance(importance, shape, self.name)
 
     def _refuse_non_finite(self, first_bad: int, rows: Array, row_begin: int, matrix: int) -> None:
@@ -263,7 +269,7 @@ def encode(
     Raises:
         DTypeError, ShapeError: weights, importance or levels that are not as stated.
         NumericsError: a NaN or Inf among the weights, with `name` and the place of the first.
-        SchemeError: a scheme that has no codes.
+        SchemeError: a scheme that has no codes, or methods that need what is not given here.
     """
     array = as_weights(weights, name)
     encoder = NearestEncoder(array.shape, scheme, name=name, levels=levels, threads=threads)

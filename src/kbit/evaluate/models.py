@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
-
-from kbit.core.errors import FormatError, MissingExtraError, ModelError, SchemeError
-from kbit.core.files import open_regular, storage_errors
+from kbit.core.errors import MissingExtraError, ModelError, SchemeError
 from kbit.core.registry import suggest
 from kbit.kernels import MODES
 from kbit.store.check import check_folder
+from kbit.store.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -67,19 +65,3 @@ def _load_plain(path: Path) -> "torch.nn.Module":
     except (ValueError, KeyError, OSError) as error:
         raise ModelError(f"transformers cannot load {path} as a causal language model: {error}") from error
     return model.eval()
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a model's folder, from its ``tokenizer.json``.
-
-    Raises:
-        StorageError: there is none.
-        FormatError: it is not a tokenizer.
-    """
-    file = path / "tokenizer.json"
-    with open_regular(file) as opened, storage_errors(file, "read"):
-        data = opened.read()
-    try:
-        return Tokenizer.from_buffer(data)
-    except Exception as error:  # the Rust side raises bare exceptions
-        raise FormatError(f"{file}: expected a tokenizer: {error}") from None

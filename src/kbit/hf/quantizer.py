@@ -18,6 +18,7 @@ import torch
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
+from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.installation import package_version
 from kbit.core.scheme import Plan
@@ -140,7 +141,9 @@ class KbitHfQuantizer(HfQuantizer):  # type: ignore[misc]
         if before is not None:
             return replace(before, modules=modules, ties=ties, kbit_version=package_version())
         source = Path(model.config.name_or_path)
-        return Manifest(self.quantization_config.plan, modules, ties, source.name if source.is_dir() else str(source))
+        digest, seed = getattr(model, CALIBRATION_ATTRIBUTE, (None, 0))
+        base = source.name if source.is_dir() else str(source)
+        return Manifest(self.quantization_config.plan, modules, ties, base, calibration_digest=digest, seed=seed)
 
 
 def attach(model: Any) -> None:

@@ -43,8 +43,8 @@ def load(path: str | Path, *, mode: Mode = "fast", **options: Any) -> nn.Module:
     return model
 
 
-def load_ordinary(path: str | Path) -> nn.Module:
-    """A checkpoint of transformers as it is.
+def load_ordinary(path: str | Path, **options: Any) -> nn.Module:
+    """A checkpoint of transformers as it is; options of `from_pretrained`, such as `dtype`.
 
     Raises:
         ModelError: transformers knows no such architecture, or the checkpoint is quantized.
@@ -52,7 +52,7 @@ def load_ordinary(path: str | Path) -> nn.Module:
     config = check_folder(path)
     if config.get("quantization_config"):
         raise ModelError(f"{path} is already quantized: expected a checkpoint in 16 or 32 bits; decode it first")
-    model: nn.Module = _class_of(config, Path(path)).from_pretrained(path, local_files_only=True)
+    model: nn.Module = _class_of(config, Path(path)).from_pretrained(path, local_files_only=True, **options)
     return model
 
 

@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbit.calibrate.text import CalibrationWindows
 from kbit.core.digest import digest_bytes
 from kbit.core.errors import ModelError
 from kbit.core.memory import peak_rss_bytes
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
+from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration
 from kbit.model.memory import estimate_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
 from kbit.model.weights import encode_unit, plain_pieces
@@ -52,6 +54,7 @@ class QuantizeResult:
         modules: quantized modules.
         kept: layers left in 16 bits, and why.
         notes: what a user should know.
+        calibration: what the calibration text reached (`kbit.calibrate.CalibrationReport`); None where no method needed one.
     """
 
     scheme: str
@@ -69,6 +72,7 @@ class QuantizeResult:
     modules: int
     kept: tuple[Kept, ...]
     notes: tuple[str, ...]
+    calibration: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -80,6 +84,7 @@ def quantize_folder(
     destination: str | Path,
     plan: Plan | Scheme | str,
     *,
+    calibration: Calibration | None = None,
     resume: bool = True,
     overwrite: bool = False,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -92,6 +97,8 @@ def quantize_folder(
         source: a folder of transformers with weights in 16 or 32 bits.
         destination: the folder to be.
         plan: plan, scheme, or a scheme's text (embeddings and head then stay in 16 bits).
+        calibration: text that methods such as ``+gptq`` run: a file, a `CalibrationText`, or tokens as `CalibrationWindows`. The model is
+            then loaded whole and must be one of transformers with one list of layers; without such methods it is not looked at.
         resume: go on with work that a killed call left; False starts over.
         overwrite: replace a folder that is there, once the new one is whole.
         max_shard_bytes: most bytes of tensors in a file.
@@ -99,6 +106,7 @@ def quantize_folder(
         progress: lines on stderr (the memory estimate, then progress): True, False, or None for "where there is a stderr".
 
     Raises:
+        SchemeError: a method needs a calibration text and there is none, or a weight has no inputs to weigh.
         ModelError: the source is quantized already, is the destination, or holds nothing the plan encodes.
         NumericsError: a weight is NaN or infinite; the message names tensor and index. Nothing is published.
         ResumeMismatch: unfinished work there is of another model, plan or version.
@@ -111,14 +119,16 @@ def quantize_folder(
         raise ModelError(f"expected a destination other than the source, got {destination} for both")
     with open_model(source) as stored:
         recipe = make_recipe(stored, plan)
-        manifest = _manifest(stored, recipe, plan)
+        windows = as_windows(calibration, stored, plan) if needs_calibration(plan, recipe) else None
+        manifest = _manifest(stored, recipe, plan, windows)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
         binding = {"source": _source_digest(stored)}
         with ModelWriter(
             destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
         ) as writer:
-            estimate = estimate_bytes(recipe)
-            _encode_all(stored, recipe, writer, threads, progress, estimate)
+            calibrated = None if windows is None or not any(writer.pending()) else CalibratedModel(stored, recipe, plan, windows)
+            estimate = estimate_bytes(recipe) + (0 if calibrated is None else calibrated.estimate_bytes)
+            _encode_all(stored, recipe, writer, threads, progress, estimate, calibrated)
             root = writer.finish(stored.config | {"quantization_config": quantization_config(plan)}, side_files(source))
         source_bytes = stored.size_bytes
     with open_model(destination) as packed:
@@ -139,7 +149,8 @@ def quantize_folder(
         parameters=bits.parameters,
         modules=len(recipe.packed),
         kept=recipe.kept,
-        notes=recipe.notes,
+        notes=(*recipe.notes, *(() if calibrated is None else calibrated.report.notes())),
+        calibration=None if calibrated is None else calibrated.report.to_json(),
     )
 
 
@@ -148,13 +159,23 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
     return {"quant_method": "kbit", "version": CONFIG_VERSION, **plan.to_json()}
 
 
-def _encode_all(stored: StoredModel, recipe: Recipe, writer: ModelWriter, threads: int, progress: bool | None, estimate: int) -> None:
+def _encode_all(
+    stored: StoredModel,
+    recipe: Recipe,
+    writer: ModelWriter,
+    threads: int,
+    progress: bool | None,
+    estimate: int,
+    calibrated: CalibratedModel | None,
+) -> None:
     pending = list(writer.pending())
     sizes = {name: _source_bytes(stored, recipe, name) for name in pending}
     if progress is not False and sys.stderr is not None:
         print(f"quantize: memory estimate {bytes_text(estimate)}, for a model of {bytes_text(stored.size_bytes)}", file=sys.stderr)
     with Progress(sum(sizes.values()), "B", "quantize", enabled=progress) as line:
-        for name in pending:
+        if calibrated is not None:
+            calibrated.encode_into(writer, threads=threads, done=lambda name: line.advance(sizes[name], name))
+        for name in list(writer.pending()):
             if name in recipe.packed:
                 writer.put_quantized(name, encode_unit(stored, recipe.packed[name], threads=threads))
             else:
@@ -168,10 +189,13 @@ def _source_bytes(stored: StoredModel, recipe: Recipe, name: str) -> int:
     return sum(stored.entry(key).nbytes for key in origin.keys)
 
 
-def _manifest(stored: StoredModel, recipe: Recipe, plan: Plan) -> Manifest:
+def _manifest(stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows | None) -> Manifest:
     modules = {name: _module(unit) for name, unit in recipe.packed.items()}
     base = str(stored.config.get("_name_or_path") or "")
-    return Manifest(plan=plan, modules=modules, ties=dict(recipe.ties), base_model=base)
+    if windows is None:
+        return Manifest(plan=plan, modules=modules, ties=dict(recipe.ties), base_model=base)
+    digest, seed = windows.digest, windows.seed
+    return Manifest(plan=plan, modules=modules, ties=dict(recipe.ties), base_model=base, calibration_digest=digest, seed=seed)
 
 
 def _module(unit: PackUnit) -> Module:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.core.errors import DTypeError, IntegrityError, ModelError, SchemeError
 from kbit.core.scheme import Plan
 from kbit.model.architecture import TAGS, to_array
@@ -60,7 +61,8 @@ def save(
     plain, plain_ties = _plain(model)
     plan = plan_of(model)
     modules = {name: Module(layer.scheme, layer.packed_shape, packed_kind(model, layer)) for name, layer in packed.items()}
-    manifest = Manifest(plan=plan, modules=modules, ties=ties | plain_ties)
+    digest, seed = getattr(model, CALIBRATION_ATTRIBUTE, (None, 0))
+    manifest = Manifest(plan=plan, modules=modules, ties=ties | plain_ties, calibration_digest=digest, seed=seed)
     specs = [TensorSpec(name, _tag(name, tensor), tuple(tensor.shape)) for name, tensor in plain.items()]
     with (
         tempfile.TemporaryDirectory() as scratch,

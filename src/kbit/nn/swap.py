@@ -25,7 +25,7 @@ from kbit.nn.packed import PackedModule, share_packed
 from kbit.nn.targets import Kept, SchemeChoice, Target, find_targets
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["Encoder", "SwapReport", "packed_modules", "set_mode", "swap", "swap_targets", "unswap"]
+__all__ = ["Encoder", "SwapReport", "encode_target", "packed_modules", "set_mode", "swap", "swap_targets", "unswap"]
 
 Encoder = Callable[[NDArray[np.float32], Scheme, str], QuantizedTensor]
 
@@ -81,7 +81,7 @@ def swap_targets(
     """Replace the layers of `targets`, which `find_targets` found in `model`."""
     aliases = _aliases(model)
     for target in targets:
-        quantized = None if encoder is None else _encode(model, target, encoder)
+        quantized = None if encoder is None else encode_target(model, target, encoder)
         first: PackedModule | None = None
         for place in target.places:
             packed = _pack_place(model, target, place, quantized if first is None else None, aliases)
@@ -118,7 +118,12 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
         module.mode = mode
 
 
-def _encode(model: nn.Module, target: Target, encoder: Encoder) -> QuantizedTensor:
+def encode_target(model: nn.Module, target: Target, encoder: Encoder) -> QuantizedTensor:
+    """The weight of `target` in `model`, encoded.
+
+    Raises:
+        ModelError: it is on the meta device.
+    """
     weight = model.get_parameter(target.parameter).detach()
     if weight.is_meta:
         raise ModelError(f"{target.parameter} is on the meta device: load the model before encoding it")

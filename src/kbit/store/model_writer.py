@@ -154,6 +154,18 @@ class ModelWriter:
             if unit not in self._done:
                 yield unit
 
+    def quantized(self, module: str) -> QuantizedTensor:
+        """A quantized module that is on the disk already.
+
+        Raises:
+            FormatError: it is none, or is not there yet.
+        """
+        if module not in self.manifest.modules:
+            raise FormatError(f"{self.path} has no quantized module {module!r}{near(module, self.manifest.modules)}")
+        stated = self.manifest.modules[module]
+        parts = {spec.name.removeprefix(f"{module}."): self._shard(spec.name).read(spec.name) for spec in self._units[module]}
+        return QuantizedTensor.from_parts(stated.scheme, stated.shape, parts)
+
     @property
     def total_bytes(self) -> int:
         """Bytes of all files of weights when they are finished."""

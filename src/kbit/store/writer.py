@@ -20,7 +20,7 @@ import numpy as np
 from kbit.core.errors import DTypeError, FormatError, IntegrityError, ShapeError, StorageError
 from kbit.core.files import storage_errors
 from kbit.core.temporary import sync_directory
-from kbit.store.container import CHUNK_BYTES, DEFAULT_LIMITS, open_container
+from kbit.store.container import CHUNK_BYTES, DEFAULT_LIMITS, open_container, read_exactly
 from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header, near, scan_header
 from kbit.store.seal import DIGEST_KEY, HASHES_KEY, ZERO_DIGEST, seal, tensor_hasher
 
@@ -133,6 +133,17 @@ class ContainerWriter:
             return False
         self.hashes[name] = sha256
         return True
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """A tensor that was written or adopted, from the disk."""
+        if name not in self.hashes:
+            raise FormatError(f"{self.path}: tensor {name!r} was not written in full")
+        entry = self._entry(name)
+        array = np.empty(entry.shape or (1,), DTYPES[entry.dtype])
+        view = array.reshape(-1).view(np.uint8).data
+        with storage_errors(self.partial, f"read tensor {name!r}"):
+            read_exactly(self._fd, view, entry.offset, str(self.partial), self.size_bytes)
+        return array.reshape(entry.shape)
 
     def sync(self) -> None:
         """Bring everything written so far to the disk, so that a journal may speak of it."""

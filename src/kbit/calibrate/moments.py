@@ -1,0 +1,53 @@
+"""Second moments of a layer's inputs, gathered batch by batch: the whole XᵀX, or its diagonal alone, in float32."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["InputMoments"]
+
+
+class InputMoments:
+    """Sum over input rows x of xᵀx.
+
+    Args:
+        cols: width of the inputs.
+        full: gather the whole matrix; False gathers the diagonal.
+
+    Attributes:
+        rows: input rows seen.
+    """
+
+    def __init__(self, cols: int, *, full: bool) -> None:
+        self.rows = 0
+        self._sum = torch.zeros((cols, cols) if full else cols, dtype=torch.float32)
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Take the rows of `inputs` [..., cols] in."""
+        x = inputs.detach().reshape(-1, inputs.shape[-1]).float()
+        self.rows += len(x)
+        if self._sum.ndim == 2:
+            self._sum.addmm_(x.T, x)
+        else:
+            self._sum += x.square().sum(0)
+
+    @property
+    def is_zero(self) -> bool:
+        """True where nothing but zeros was seen."""
+        return not bool(self._sum.any())
+
+    @property
+    def hessian(self) -> NDArray[np.float32]:
+        """Mean of xᵀx, float32 [cols, cols]; zeros where no input was seen."""
+        assert self._sum.ndim == 2, "only the diagonal was gathered"
+        return self._mean()
+
+    @property
+    def importance(self) -> NDArray[np.float32]:
+        """Mean of x², float32 [cols]; ones where no input was seen or all were 0, so that nothing is preferred."""
+        mean = self._mean() if self._sum.ndim == 1 else np.diagonal(self._mean()).copy()
+        return mean if mean.any() else np.ones_like(mean)
+
+    def _mean(self) -> NDArray[np.float32]:
+        mean: NDArray[np.float32] = (self._sum / max(self.rows, 1)).numpy()
+        return mean

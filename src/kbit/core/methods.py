@@ -1,0 +1,57 @@
+"""Methods by which an encoder chooses codes beyond the nearest level; a scheme's text ends with them: ``int3:g64+imp+gptq``.
+
+    imp        errors weigh by the importance of their input (mean square over a calibration text); implies the search of `mse`
+    actorder   columns are encoded by falling importance instead of left to right; goes with gptq
+    gptq       the error of each column is made up for by those that follow
+
+All of them look at inputs, so they need a calibration text (`kbit.calibrate`).
+"""
+
+from collections.abc import Sequence
+
+from kbit.core.errors import SchemeError
+from kbit.core.registry import suggest
+from kbit.core.shown import shown
+
+__all__ = ["METHODS", "checked_methods", "refuse_uncalibrated"]
+
+#: in the order in which a text gives them
+METHODS = ("imp", "actorder", "gptq")
+
+
+def checked_methods(methods: object) -> tuple[str, ...]:
+    """Methods as a scheme holds them.
+
+    Raises:
+        SchemeError: a word that is no method, twice, in another order than `METHODS`, or ``actorder`` without ``gptq``.
+    """
+    if not isinstance(methods, list | tuple):
+        raise SchemeError(f"methods are a list such as ['imp', 'gptq'], got {shown(methods)}")
+    for method in methods:
+        if not isinstance(method, str) or method not in METHODS:
+            raise SchemeError(f"unknown method {shown(method)}: {suggest(str(method), METHODS)}")
+        if methods.count(method) > 1:
+            raise SchemeError(f"method {method!r} is given twice")
+    ordered = tuple(method for method in METHODS if method in methods)
+    if tuple(methods) != ordered:
+        raise SchemeError(f"expected the methods in the order {_text(ordered)!r}, got {_text(methods)!r}")
+    if "actorder" in ordered and "gptq" not in ordered:
+        raise SchemeError("'actorder' is the order in which gptq goes through the columns: expected '+actorder+gptq'")
+    return ordered
+
+
+def refuse_uncalibrated(methods: Sequence[str], name: str) -> None:
+    """Refuse to encode `name` by methods that need a calibration where there is none.
+
+    Raises:
+        SchemeError: there is such a method.
+    """
+    if methods:
+        raise SchemeError(
+            f"{name}: {_text(methods)!r} needs a calibration text, and there is none here: give one "
+            f"(kbit quantize --calibration FILE, or kbit.encode(..., calibration=...))"
+        )
+
+
+def _text(methods: Sequence[str]) -> str:
+    return "".join(f"+{method}" for method in methods)

@@ -1,0 +1,100 @@
+"""The part of `quantize_folder` that looks at inputs: a checkpoint whose plan has methods is encoded layer by layer.
+
+The model is loaded whole, in the checkpoint's own dtype; beside it lie hidden states and the Hessians of one layer at a time. Every
+finished weight is in the journal. After a kill the text is run again through what is encoded already, which costs one pass and no
+encoding, and the bytes are those of an uninterrupted run.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, check_methods, encode_sequentially
+from kbit.calibrate.text import CalibrationText, CalibrationWindows
+from kbit.core.errors import ModelError, SchemeError
+from kbit.core.methods import refuse_uncalibrated
+from kbit.core.scheme import Plan
+from kbit.model.load import load_ordinary
+from kbit.model.recipe import PackUnit, Recipe
+from kbit.nn.targets import Target, find_targets
+from kbit.store.folder import StoredModel
+from kbit.store.model_writer import ModelWriter
+from kbit.store.tokenizer import load_tokenizer
+
+__all__ = ["CalibratedModel", "Calibration", "as_windows", "needs_calibration"]
+
+Calibration = CalibrationText | CalibrationWindows | str | Path
+
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def needs_calibration(plan: Plan, recipe: Recipe) -> bool:
+    """Whether any weight of the recipe is encoded by its inputs.
+
+    Raises:
+        SchemeError: a weight that has none is to be.
+    """
+    for name, unit in recipe.packed.items():
+        check_methods([_as_target(name, unit)])
+    return any(unit.scheme.methods for unit in recipe.packed.values())
+
+
+def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan) -> CalibrationWindows:
+    """The tokens to calibrate on.
+
+    Raises:
+        SchemeError: there is no calibration text.
+        StorageError, FormatError, ShapeError: a text or tokenizer that is not what it should be.
+    """
+    if calibration is None:
+        scheme = next((one for one in (plan.default, plan.head, *(rule for _, rule in plan.rules)) if one.methods), plan.default)
+        refuse_uncalibrated(scheme.methods, f"scheme {scheme.text!r}")
+        raise SchemeError("expected a calibration text, got none")
+    if isinstance(calibration, CalibrationWindows):
+        return calibration
+    text = calibration if isinstance(calibration, CalibrationText) else CalibrationText((calibration,))
+    positions = next((stored.config[key] for key in _POSITIONS if isinstance(stored.config.get(key), int)), None)
+    return text.windows(load_tokenizer(stored.path), positions=positions)
+
+
+class CalibratedModel:
+    """A checkpoint loaded to be encoded by its inputs.
+
+    Attributes:
+        report: what the text reached; complete after `encode_into`.
+        estimate_bytes: memory beside the model that will be needed.
+    """
+
+    def __init__(self, stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: transformers does not know it, or its layers are not those of the recipe.
+        """
+        dtypes = {unit.origin.dtype for unit in recipe.packed.values()}
+        dtype = _DTYPES.get(next(iter(dtypes)), torch.float32) if len(dtypes) == 1 else torch.float32
+        self._model, self._windows = load_ordinary(stored.path, dtype=dtype), windows
+        found, _ = find_targets(self._model, plan.scheme_for)
+        self._targets = [target for target in found if target.name in recipe.packed]
+        if {target.name: target.shape for target in self._targets} != {name: unit.shape for name, unit in recipe.packed.items()}:
+            raise ModelError(f"{stored.path}: the layers of the loaded model are not those of its checkpoint: it cannot be calibrated")
+        self.report = CalibrationReport.of(windows)
+        self.estimate_bytes = calibration_bytes(self._model, self._targets, windows)
+
+    def encode_into(self, writer: ModelWriter, *, threads: int, done: Callable[[str], None]) -> None:
+        """Write every weight of the recipe that `writer` does not have yet; `done` is called after each."""
+        pending = set(writer.pending())
+        if pending.isdisjoint(target.name for target in self._targets):
+            return
+        known = lambda name: None if name in pending else writer.quantized(name)  # noqa: E731
+        found = encode_sequentially(self._model, self._targets, self._windows, report=self.report, known=known, threads=threads)
+        for target, quantized in found:
+            if target.name in pending:
+                writer.put_quantized(target.name, quantized)
+                done(target.name)
+
+
+def _as_target(name: str, unit: PackUnit) -> Target:
+    return Target(name, unit.kind, unit.scheme, unit.origin.name, unit.shape, unit.transposed, torch.float32, (name,))
