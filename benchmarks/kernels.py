@@ -76,15 +76,17 @@ class Streamed:
             part = (self.program.packed(PreparedMatrix(copy).native), 0, shape[0], None, 0)
             self.program.linear(source, (0, None, None, 0.0), [part], out, 0, False, False, 1.0, 0.0)
         self.result = np.empty((tokens, shape[0]), np.float32)
-        self.program.finish(out, MAX_THREADS)
-        self.inputs = np.zeros(tokens, np.int32), np.array([[0, 0, tokens]], np.int64)
+        self.program.finish(-1, out, MAX_THREADS)
+        self.inputs = np.zeros(tokens, np.int32), np.array([[0, 0, tokens, -1]], np.int64)
 
     def run(self, threads: int) -> None:
         """One pass over all copies."""
         tokens, segments = self.inputs
         cache = _kbit.Cache(1, 1, 16, 0, 1)
         cache.create()
-        self.program.run(cache, tokens.ctypes.data, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads)
+        self.program.run(
+            cache, None, tokens.ctypes.data, 0, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads
+        )
 
 
 def _copy(memory: HugeMemory, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

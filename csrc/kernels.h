@@ -21,20 +21,32 @@ struct Activations {
 // A group whose largest magnitude is below this counts as zero: 127 / largest would be infinite.
 constexpr float kSmallestActivation = 0x1p-120f;
 
+// y [m, rows], a token's row every `y_stride` floats, for the rows of tiles [begin, end). `scratch` holds scratch_bytes(matrix) bytes a thread.
+using FastKernel = void (*)(const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end,
+                            uint8_t* scratch);
+
+// Fast mode by name (csrc/variants.cc); null where an instruction set has no kernel of its own for it.
+struct VariantKernels {
+  FastKernel lookup, integer, serial;
+};
+
 struct Kernels {
   const char* name;
   // One token: x [cols] → q [stride], scale and sum [groups]. A group with NaN or Inf gets scale NaN and zeros.
   void (*quantize)(const Matrix& matrix, const float* x, int8_t* q, float* scale, int32_t* sum);
-  // y [m, rows], a token's row every `y_stride` floats, for the rows of tiles [begin, end). `scratch` holds scratch_bytes(matrix) bytes a thread.
-  void (*fast)(const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end,
-               uint8_t* scratch);
+  FastKernel fast;
   void (*exact)(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end,
                 uint8_t* scratch);
   // Roofs: sum of `bytes` (a multiple of 4096) read once; multiply-adds done in `rounds` of independent int8 dots on registers.
   uint64_t (*read)(const uint8_t* data, int64_t bytes);
   int64_t (*dot_products)(int64_t rounds);
   const VectorOps* vector;  // everything outside of packed matrices
+  const VariantKernels* variants;
 };
+
+// csrc/variants.cc: fast mode by the matrix's variant for so many tokens.
+void run_fast(const Kernels& kernels, const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin,
+              int64_t tile_end, uint8_t* scratch);
 
 // Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.
 constexpr int64_t kScratchBytes = 512 * 1024;

@@ -53,7 +53,7 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
   });
   const Activations activations{q, scale, sum, stride, groups};
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
-    kernels.fast(m, activations, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
+    run_fast(kernels, m, activations, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 

@@ -7,6 +7,9 @@ namespace kbit::avx2 {
 
 void quantize(const Matrix& m, const float* x, int8_t* q, float* scale, int32_t* sum);
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+void lookup(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+void integer(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+void serial(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
 uint64_t read(const uint8_t* data, int64_t bytes);
 int64_t dot_products(int64_t rounds);

@@ -176,6 +176,11 @@ inline __attribute__((always_inline)) void decode_half(const uint8_t* const* blo
 // fills the reorder buffer, so that loads alone would not run far enough ahead of it.
 constexpr int64_t kAhead = 2048;
 
+template <int Width>
+inline void ask_ahead(const uint8_t* block) {
+  for (int line = 0; line < Width; ++line) _mm_prefetch(reinterpret_cast<const char*>(block + 64 * line + kAhead), _MM_HINT_T0);
+}
+
 template <int K>
 struct Cursor {
   const uint8_t* blocks[3];

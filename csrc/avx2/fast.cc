@@ -1,12 +1,8 @@
-// Fast mode: integer levels by pshufb, int8 activations, exact integer dots by maddubs and madd.
-//
-// maddubs adds two products in 16 bits. How many of its results fit there depends on the codebook (IntCodebook::depth):
-// q ≤ 15 lets eight be added before they are widened, q ≤ 128 one. Books that span 0…255 use q − 128 as a signed byte:
-// |w| takes the unsigned place and the activation carries the sign of w.
-#include <cstring>
-
+// Fast mode: integer levels by pshufb, int8 activations, exact integer dots by maddubs and madd (dot.h).
 #include "avx2.h"
 #include "decode.h"
+#include "dot.h"
+#include "finish.h"
 #include "for_bits.h"
 #include "kernels.h"
 #include "scales.h"
@@ -15,20 +11,6 @@ namespace kbit::avx2 {
 namespace {
 
 // ---------------------------------------------------------------- dots
-
-template <int Depth>
-inline __m256i products(__m256i w, __m256i x) {
-  if constexpr (Depth == 0) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-  return _mm256_maddubs_epi16(w, x);
-}
-
-inline __m256i widen(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
-
-inline __m256i four_inputs(const int8_t* x) {
-  int32_t bytes;
-  std::memcpy(&bytes, x, 4);
-  return _mm256_set1_epi32(bytes);
-}
 
 // Takes the registers of a half-tile as they are decoded. With HalfBlocks, steps 0–3 and 4–7 are summed apart.
 template <int Depth, bool HalfBlocks>
@@ -52,53 +34,6 @@ struct Dot {
 // Hides where a pointer points. The halves of a tile read the same activations; a compiler that knows keeps eight broadcasts in
 // registers between the halves and spills the sums, where loading them again is free.
 inline __attribute__((always_inline)) void forget(const int8_t*& pointer) { asm("" : "+r"(pointer)); }
-
-// ---------------------------------------------------------------- from integer dots to outputs
-
-// What an activation group of one token contributes to every row: computed once, read by every tile.
-struct Term {
-  int32_t start;         // −centre · Σ q_x, where the integer dot begins; signed books (q − 128) add 128 · Σ q_x
-  float step_scale;      // step · a
-  float activation_sum;  // a · Σ q_x
-  float rest;            // base · a · Σ q_x
-};
-constexpr int kTermTokens = 4;
-static_assert(sizeof(Term) * kTermTokens * 2 <= 256);  // term_bytes: a k-block has at most two groups
-
-template <int Depth>
-void fill_terms(const Matrix& m, const Activations& x, int64_t token, Term* terms) {
-  for (int64_t a = 0; a < x.groups; ++a) {
-    const float scale = x.scale[token * x.groups + a];
-    const int32_t sum = x.sum[token * x.groups + a];
-    const float activation_sum = scale * static_cast<float>(sum);
-    terms[a] = {((Depth == 0 ? 128 : 0) - m.integer.centre) * sum, m.integer.step * scale, activation_sum, m.integer.base * activation_sum};
-  }
-}
-
-// The scale group of activation group 0, 1, 2 … without a division for each.
-class ScaleGroup {
- public:
-  explicit ScaleGroup(const Matrix& m) : each_(m.groups == 1 ? INT64_MAX : m.group_size / m.activation_group) {}
-  int64_t operator*() const { return group_; }
-  void next() {
-    if (++inside_ == each_) inside_ = 0, ++group_;
-  }
-
- private:
-  int64_t each_, inside_ = 0, group_ = 0;
-};
-
-// total + scale · (step·a·dot + (base − zero)·a·Σ q_x), fused as in the oracle.
-inline __attribute__((always_inline)) __m256 add_group(const Matrix& m, __m256 total, __m256i dot, const Term& term, int64_t tile, int64_t group,
-                                                       int half) {
-  __m256 rest = _mm256_broadcast_ss(&term.rest);
-  if (m.zero_point != nullptr) {
-    const __m256 offset = _mm256_sub_ps(_mm256_set1_ps(m.integer.base), load_zeros(m, tile, group, half));
-    rest = _mm256_mul_ps(offset, _mm256_broadcast_ss(&term.activation_sum));
-  }
-  const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(&term.step_scale), rest);
-  return _mm256_fmadd_ps(load_scales(m, tile, group, half), value, total);
-}
 
 // ---------------------------------------------------------------- one token
 
@@ -161,7 +96,7 @@ inline void vector_tile_halves(const Matrix& m, const Tables& tables, const Acti
 
 template <int K, Output Out, int Depth>
 void vector_tiles(const Matrix& m, const Tables& tables, const Activations& x, Term* terms, float* y, int64_t begin, int64_t end) {
-  fill_terms<Depth>(m, x, 0, terms);
+  fill_terms(m, kOffset<Depth>, x, 0, terms);
   if (m.activation_group % kBlockInputs == 0) {
     for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out, Depth>(m, tables, x, terms, tile, y);
   } else {
@@ -240,7 +175,7 @@ void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, Term*
                     float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   const auto tiles = [&]<int Tokens>(int64_t token) {
-    for (int t = 0; t < Tokens; ++t) fill_terms<Depth>(m, x, token + t, terms + t * x.groups);
+    for (int t = 0; t < Tokens; ++t) fill_terms(m, kOffset<Depth>, x, token + t, terms + t * x.groups);
     for (int64_t tile = begin; tile < end; ++tile) {
       multiply_tile<Tokens, Depth>(m, x, terms, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
     }
@@ -256,17 +191,6 @@ void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, Term*
 }
 
 // ---------------------------------------------------------------- choosing
-
-template <class Body>
-void for_depth(int depth, Body&& body) {
-  switch (depth) {
-    case 8: return body.template operator()<8>();
-    case 4: return body.template operator()<4>();
-    case 2: return body.template operator()<2>();
-    case 1: return body.template operator()<1>();
-    default: return body.template operator()<0>();
-  }
-}
 
 // An identity book needs no lookup where the depth leaves codes as they are; k = 3 gets its codes through a table anyway,
 // and signed books (k = 8) need q − 128.
@@ -294,7 +218,7 @@ void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t to
 
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   uint8_t value[256];
-  for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ (m.integer.depth == 0 ? 0x80 : 0));
+  table_values(m.integer, value);
   Tables tables;
   fill_tables(tables, m.bits, value);
   for_bits(m.bits, [&]<int K>() {

@@ -33,8 +33,10 @@ int64_t dot_products(int64_t rounds) {
   return rounds * 8 * 32;
 }
 
+const VariantKernels variants{lookup, integer, serial};
+
 }  // namespace avx2
 
-const Kernels avx2_kernels{"avx2", avx2::quantize, avx2::fast, avx2::exact, avx2::read, avx2::dot_products, &avx2_vector_ops};
+const Kernels avx2_kernels{"avx2", avx2::quantize, avx2::fast, avx2::exact, avx2::read, avx2::dot_products, &avx2_vector_ops, &avx2::variants};
 
 }  // namespace kbit

@@ -2,11 +2,10 @@
 //
 // vpdpbusd adds four products of an unsigned and a signed byte to a 32-bit sum, so every codebook is used as it is, q in 0 … 255:
 // the depth classes of AVX2 have no part here. The centre is taken off through the activations' sums.
-#include <cstring>
-
 #include "avx512.h"
 #include "decode.h"
 #include "dot.h"
+#include "factors.h"
 #include "finish.h"
 #include "for_bits.h"
 #include "scales.h"
@@ -14,13 +13,7 @@
 namespace kbit::avx512 {
 namespace {
 
-// ---------------------------------------------------------------- dots
-
-inline __attribute__((always_inline)) __m512i four_inputs(const int8_t* x) {
-  int32_t bytes;
-  std::memcpy(&bytes, x, 4);
-  return _mm512_set1_epi32(bytes);
-}
+// ---------------------------------------------------------------- one token
 
 // Takes the registers of a k-block as they are decoded. Four chains hide the latency; the halves of the k-block, sixteen inputs
 // each, have two chains of their own, since groups may end between them.
@@ -43,45 +36,6 @@ struct Dot {
   inline __attribute__((always_inline)) Sums half(int index) const { return chain[2 * index] + chain[2 * index + 1]; }
 };
 
-// ---------------------------------------------------------------- from integer dots to outputs
-
-constexpr int kChunk = 16;  // activation groups whose factors are computed at once
-
-// What the activations of up to sixteen groups contribute for one token.
-struct Factors {
-  alignas(64) int32_t start[kChunk];       // −centre · Σ q_x: where the dots begin
-  alignas(64) float step_scale[kChunk];    // step · a
-  alignas(64) float activation_sum[kChunk];  // a · Σ q_x
-  alignas(64) float rest[kChunk];          // base · a · Σ q_x: the second summand where there are no zero points
-
-  inline __attribute__((always_inline)) void fill(const IntCodebook& book, const float* scale, const int32_t* sum, int64_t count) {
-    const __m512 a = _mm512_maskz_loadu_ps(first(count), scale);
-    const __m512i s = _mm512_maskz_loadu_epi32(first(count), sum);
-    const __m512 a_sum = _mm512_mul_ps(a, _mm512_cvtepi32_ps(s));
-    _mm512_store_si512(start, _mm512_mullo_epi32(_mm512_set1_epi32(-book.centre), s));
-    _mm512_store_ps(step_scale, _mm512_mul_ps(_mm512_set1_ps(book.step), a));
-    _mm512_store_ps(activation_sum, a_sum);
-    _mm512_store_ps(rest, _mm512_mul_ps(_mm512_set1_ps(book.base), a_sum));
-  }
-
-  inline __attribute__((always_inline)) Sums start_of(int64_t i) const { return reinterpret_cast<Sums>(_mm512_set1_epi32(start[i])); }
-};
-
-// `dot` began at its start; `base` is base_less_zero where there are zero points.
-template <bool Zero>
-inline __attribute__((always_inline)) __m512 finish(__m512 total, Sums dot, const Factors& f, int64_t i, __m512 scale, __m512 base) {
-  __m512 rest;
-  if constexpr (Zero) rest = _mm512_mul_ps(base, _mm512_set1_ps(f.activation_sum[i]));
-  else rest = _mm512_set1_ps(f.rest[i]);
-  return add_group(total, reinterpret_cast<__m512i>(dot), _mm512_set1_ps(f.step_scale[i]), rest, scale);
-}
-
-inline __attribute__((always_inline)) int64_t chunk_end(int64_t begin, int64_t groups) {
-  return begin + kChunk < groups ? begin + kChunk : groups;
-}
-
-// ---------------------------------------------------------------- one token
-
 inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, __m512 total, Sums dot, const Factors& f, int64_t i, int64_t tile,
                                                           int64_t group) {
   prefetch_scales(m, tile, group);
@@ -101,7 +55,7 @@ void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x,
   for (int64_t chunk = 0; chunk < x.groups; chunk += kChunk) {
     const int64_t end = chunk_end(chunk, x.groups);
     Factors factors;
-    factors.fill(m.integer, x.scale + chunk, x.sum + chunk, end - chunk);
+    factors.fill(m.integer, 0, x.scale + chunk, x.sum + chunk, end - chunk);
     for (int64_t a = chunk; a < end; ++a, groups.next()) {
       Dot dot(q, factors.start_of(a - chunk));
       const int64_t count = blocks < left ? blocks : left;
@@ -136,7 +90,7 @@ void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activati
     for (int half = 0; half < 2; ++half) {
       if (left == 0) {
         ++a;
-        if (a % kChunk == 0) factors.fill(m.integer, x.scale + a, x.sum + a, chunk_end(a, x.groups) - a);
+        if (a % kChunk == 0) factors.fill(m.integer, 0, x.scale + a, x.sum + a, chunk_end(a, x.groups) - a);
         sum = factors.start_of(a % kChunk);
         left = a + 1 == x.groups ? 2 * (m.kblocks - block) - half : m.activation_group / 16;
       }
@@ -201,7 +155,7 @@ void multiply_tiles(const Matrix& m, const Activations& x, const uint8_t* strip,
     if (i == 0) {
       for (int t = 0; t < Tokens; ++t) {
         const int64_t at = (token + t) * x.groups + a;
-        factors[t].fill(m.integer, x.scale + at, x.sum + at, chunk_end(a, x.groups) - a);
+        factors[t].fill(m.integer, 0, x.scale + at, x.sum + at, chunk_end(a, x.groups) - a);
       }
     }
 #pragma GCC unroll 8

@@ -33,11 +33,15 @@ int64_t dot_products(int64_t rounds) {
   return rounds * kChains * 64;
 }
 
+const VariantKernels variants{lookup, integer, serial};
+
 }  // namespace avx512
 
-const Kernels avx512_kernels{"avx512", avx512::quantize, avx512::fast, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops};
+const Kernels avx512_kernels{"avx512", avx512::quantize, avx512::fast, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops,
+                             &avx512::variants};
 #if defined(KBIT_AMX)
-const Kernels amx_kernels{"amx", avx512::quantize, avx512::tiled, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops};
+const Kernels amx_kernels{"amx", avx512::quantize, avx512::tiled, avx512::exact, avx512::read, avx512::dot_products, &avx512_vector_ops,
+                          &avx512::variants};
 #endif
 
 }  // namespace kbit

@@ -3,7 +3,6 @@
 // One instruction multiplies 16 tokens × 64 inputs of int8 with 64 inputs × 16 rows of levels, 16,384 multiply-adds into 256 32-bit sums. A
 // tile decodes to 64 bytes for each four inputs, which is the order that the unit wants: for many tokens a strip of tiles at once, into the
 // second-level cache; for up to sixteen a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through memory to the vector unit, which finishes them while the next group is multiplied.
-#include <algorithm>
 #include <cstring>
 
 #include "avx512.h"
@@ -29,7 +28,8 @@ struct Book {
   bool centred;
 
   explicit Book(const IntCodebook& book) {
-    const int least = *std::min_element(book.q, book.q + 256), most = *std::max_element(book.q, book.q + 256);
+    int least = book.q[0], most = book.q[0];
+    for (const int q : book.q) least = q < least ? q : least, most = q > most ? q : most;
     centred = least - book.centre >= -128 && most - book.centre <= 127;
     const __m512i centre = _mm512_set1_epi8(static_cast<char>(centred ? book.centre : 0));
     for (int i = 0; i < 256; i += 64) _mm512_store_si512(value + i, _mm512_sub_epi8(_mm512_loadu_si512(book.q + i), centre));
@@ -190,6 +190,9 @@ void multiply_tile(const Matrix& m, const Block& block, bool centred, Levels& le
   else with.template operator()<16>();
 }
 
+// Not std::min: a shared function compiled for this instruction set might stand in for everybody's.
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // What there is to do.
 struct Task {
   const Matrix& m;
@@ -206,7 +209,7 @@ struct Task {
 
   // Up to sixteen tokens from `token` on, their terms filled in.
   Block block(int64_t token) const {
-    const Block block{x.q + token * x.stride, x.stride, std::min<int64_t>(tokens - token, kUnitTokens), x.groups, terms};
+    const Block block{x.q + token * x.stride, x.stride, smaller(tokens - token, kUnitTokens), x.groups, terms};
     fill_terms(m, x, token, block.tokens, terms);
     return block;
   }
@@ -228,7 +231,7 @@ void many_blocks(const Task& task) {
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   int64_t configured = 0;
   for (int64_t begin = task.begin; begin < task.end; begin += step) {
-    const int64_t end = std::min(begin + step, task.end);
+    const int64_t end = smaller(begin + step, task.end);
     for (int64_t tile = begin; tile < end; ++tile) {
       const uint8_t* blocks[3];
       block_pointers(m, tile, 0, blocks);

@@ -27,6 +27,16 @@ void bind_matrix(nb::module_& m) {
             return int64_t{-1};
           },
           nb::arg("ids"), nb::arg("count"), nb::arg("out"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>())
+      .def("activation_group", [](const PackedMatrix& self) { return self.matrix.activation_group; })
+      .def(
+          "variant_possible", [](const PackedMatrix& self, int variant) { return variant_possible(self.matrix, static_cast<Variant>(variant)); },
+          nb::arg("variant"))
+      .def(
+          "select_variant",
+          [](PackedMatrix& self, int token_class, int variant) {
+            return select_variant(self.matrix, token_class, static_cast<Variant>(variant)) == Status::ok;
+          },
+          nb::arg("token_class"), nb::arg("variant"))
       .def("integer_codebook", [](const PackedMatrix& self) {
         const IntCodebook& book = self.matrix.integer;
         nb::list q;

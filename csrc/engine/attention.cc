@@ -1,4 +1,5 @@
-// Attention: keys and values of the step's rows go into the cache, then every query walks its sequence's pages in order.
+// Attention: keys and values of the step's rows go into the cache, then every query walks its sequence's pages in order. Attention to a
+// memory is the same walk over another cache, whose pages an encoder's step has filled.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -52,25 +53,29 @@ void store_rows(const Worker& worker, const Attention& op) {
 
 // Some rows of one segment for one kv head: up to kQueries queries that walk the pages together.
 struct Unit {
-  int64_t segment, first, count, kv;
+  int64_t first, count, kv;
+};
+
+// What is walked: pages [0, length) of a sequence of a cache.
+struct Pages {
+  const Cache& cache;
+  int64_t sequence, length;
 };
 
 class Walk {
  public:
-  Walk(const Worker& worker, const Attention& op, const Unit& unit) : worker_(worker), op_(op), unit_(unit), shared_(op.heads / op.kv_heads) {
+  Walk(const Worker& worker, const Attention& op, const Pages& pages, const Unit& unit)
+      : worker_(worker), op_(op), pages_(pages), unit_(unit), shared_(op.heads / op.kv_heads) {
     for (int64_t i = 0; i < unit.count; ++i) {
       for (int64_t h = 0; h < shared_; ++h) add_query(unit.first + i, unit.kv * shared_ + h);
     }
   }
 
   void run() {
-    const Segment& segment = worker_.step.input.segments[unit_.segment];
-    // Lengths advance after the step: what is in the cache now is what was there, and the rows of this step.
-    const int64_t length = worker_.step.positions[segment.first] + segment.count;
-    const int64_t last = op_.causal ? worker_.step.positions[unit_.first + unit_.count - 1] + 1 : length;
+    const int64_t last = op_.causal ? worker_.step.positions[unit_.first + unit_.count - 1] + 1 : pages_.length;
     int64_t first = 0;
     if (op_.window != 0) first = std::max<int64_t>(0, worker_.step.positions[unit_.first] + 1 - op_.window);
-    for (int64_t page = first / kPagePositions; page * kPagePositions < last; ++page) visit(segment.sequence, page, length);
+    for (int64_t page = first / kPagePositions; page * kPagePositions < last; ++page) visit(page);
     write();
   }
 
@@ -84,11 +89,19 @@ class Walk {
     state_[i][0] = -std::numeric_limits<float>::infinity();
     std::fill(state_[i] + 1, state_[i] + 2 + op_.head_dim, 0.0f);
     if (op_.slopes != nullptr) slope_[i] = op_.slopes[head];
+    if (op_.relative.table != nullptr) biases_[i] = op_.relative.table + head * (2 * op_.relative.reach - 1);
   }
 
-  void visit(int64_t sequence, int64_t page, int64_t length) {
+  // Biases of a page whose first position is `distance` after the query.
+  const float* biases_of(int64_t i, int64_t distance) const {
+    if (op_.relative.table == nullptr) return nullptr;
+    const int64_t least = 1 - op_.relative.reach, most = op_.relative.reach - kPagePositions;
+    return biases_[i] + std::clamp(distance, least, most) - least;
+  }
+
+  void visit(int64_t page) {
     const Step& step = worker_.step;
-    const int64_t begin = page * kPagePositions, used = std::min(length - begin, kPagePositions);
+    const int64_t begin = page * kPagePositions, used = std::min(pages_.length - begin, kPagePositions);
     // Queries that see nothing of the page are left out.
     int64_t count = 0;
     for (int64_t i = 0; i < count_; ++i) {
@@ -102,19 +115,20 @@ class Walk {
       high_[count] = static_cast<int32_t>(high);
       page_slope_[count] = slope_[i];
       distance_[count] = static_cast<float>(begin - position);
+      page_biases_[count] = biases_of(i, begin - position);
       ++count;
     }
     if (count == 0) return;
-    const uint8_t* block = step.cache.block(sequence, page, op_.layer, unit_.kv);
+    const uint8_t* block = pages_.cache.block(pages_.sequence, page, op_.layer, unit_.kv);
     const float *keys = worker_.own.keys, *values = worker_.own.values;
-    if (step.cache.format() == CacheFormat::fp32) {
+    if (pages_.cache.format() == CacheFormat::fp32) {
       keys = reinterpret_cast<const float*>(block);
       values = keys + op_.head_dim * kPagePositions;
     } else {
-      step.vector.expand(step.cache.format(), block, op_.head_dim, used, worker_.own.keys, worker_.own.values);
+      step.vector.expand(pages_.cache.format(), block, op_.head_dim, used, worker_.own.keys, worker_.own.values);
     }
-    step.vector.attend({page_q_, page_state_, low_, high_, op_.slopes == nullptr ? nullptr : page_slope_, distance_, count, op_.head_dim, used,
-                        op_.scale, op_.softcap},
+    step.vector.attend({page_q_, page_state_, low_, high_, op_.slopes == nullptr ? nullptr : page_slope_, distance_,
+                        op_.relative.table == nullptr ? nullptr : page_biases_, count, op_.head_dim, used, op_.scale, op_.softcap},
                        keys, values);
   }
 
@@ -123,32 +137,35 @@ class Walk {
       float* out = worker_.row(op_.out, row_[i]) + head_[i] * op_.head_dim;
       std::copy(state_[i] + 2, state_[i] + 2 + op_.head_dim, out);
       worker_.step.vector.scale(1.0f / state_[i][1], op_.head_dim, out);
-      if (rotated(worker_.step.cache.format())) worker_.step.vector.hadamard(out, op_.head_dim);
+      if (rotated(pages_.cache.format())) worker_.step.vector.hadamard(out, op_.head_dim);
     }
   }
 
   const Worker& worker_;
   const Attention& op_;
+  const Pages& pages_;
   const Unit& unit_;
   int64_t shared_, count_ = 0;
   int64_t row_[kQueries], head_[kQueries];
-  const float *q_[kQueries], *page_q_[kQueries];
+  const float *q_[kQueries], *page_q_[kQueries], *biases_[kQueries], *page_biases_[kQueries];
   float *state_[kQueries], *page_state_[kQueries];
   float slope_[kQueries] = {}, page_slope_[kQueries], distance_[kQueries];
   int32_t low_[kQueries], high_[kQueries];
 };
 
 // Units in order, dealt out in turn: later rows of a causal segment have more to read.
-void attend_rows(const Worker& worker, const Attention& op) {
+template <class PagesOf>
+void attend_rows(const Worker& worker, const Attention& op, PagesOf&& pages_of) {
   const int64_t rows = std::max<int64_t>(1, kQueries / (op.heads / op.kv_heads));
   int64_t number = 0;
   for (int64_t s = 0; s < worker.step.input.segment_count; ++s) {
     const Segment& segment = worker.step.input.segments[s];
+    const Pages pages = pages_of(segment);
     for (int64_t r = 0; r < segment.count; r += rows) {
       for (int64_t kv = 0; kv < op.kv_heads; ++kv, ++number) {
         if (number % worker.count != worker.index) continue;
-        const Unit unit{s, segment.first + r, std::min(rows, segment.count - r), kv};
-        Walk(worker, op, unit).run();
+        const Unit unit{segment.first + r, std::min(rows, segment.count - r), kv};
+        Walk(worker, op, pages, unit).run();
       }
     }
   }
@@ -163,7 +180,36 @@ void run(Worker& worker, const Attention& op) {
   }
   store_rows(worker, op);
   worker.wait();
-  attend_rows(worker, op);
+  attend_rows(worker, op, [&](const Segment& segment) {
+    // Lengths advance after the step: what is in the cache now is what was there, and the rows of this step.
+    return Pages{worker.step.cache, segment.sequence, worker.step.positions[segment.first] + segment.count};
+  });
+  worker.wait();
+}
+
+void run(Worker& worker, const Remember& op) {
+  const Step& step = worker.step;
+  const int64_t units = worker.rows * op.kv_heads;
+  for (int64_t u = worker.begin(units); u < worker.end(units); ++u) {
+    const int64_t row = u / op.kv_heads, kv = u % op.kv_heads, position = step.positions[row];
+    uint8_t* block = step.memory->block(step.input.segments[step.segment_of_row[row]].memory, position / kPagePositions, op.layer, kv);
+    const float *key = head_of(worker, op.k, row, kv), *value = head_of(worker, op.v, row, kv);
+    step.vector.store_position(step.memory->format(), block, op.head_dim, position % kPagePositions, key, value);
+  }
+  worker.wait();
+}
+
+void run(Worker& worker, const CrossAttention& op) {
+  Attention attention{};
+  attention.layer = op.layer;
+  attention.q = op.q;
+  attention.out = op.out;
+  attention.heads = op.heads;
+  attention.kv_heads = op.kv_heads;
+  attention.head_dim = op.head_dim;
+  attention.scale = op.scale;
+  const Cache& memory = *worker.step.memory;
+  attend_rows(worker, attention, [&](const Segment& segment) { return Pages{memory, segment.memory, memory.length(segment.memory)}; });
   worker.wait();
 }
 

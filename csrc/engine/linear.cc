@@ -27,7 +27,7 @@ void multiply(const Worker& worker, const Weight& weight, const Inputs& inputs, 
   const int64_t first = begin / kTileRows, last = ceil_div(end, kTileRows);
   float* origin = y - begin;  // kernels count rows from the matrix's first
   if (worker.step.input.exact) worker.step.kernels.exact(m, inputs.rows, inputs.count, origin, y_stride, first, last, worker.own.decoded);
-  else worker.step.kernels.fast(m, inputs.quantized, inputs.count, origin, y_stride, first, last, worker.own.decoded);
+  else run_fast(worker.step.kernels, m, inputs.quantized, inputs.count, origin, y_stride, first, last, worker.own.decoded);
 }
 
 namespace {

@@ -13,6 +13,7 @@ namespace {
 struct Needs {
   int64_t input_cols = 16, quantized_bytes = 0, quantized_groups = 0, angles = 0, experts = 0, pair_rows = 0, gathered = 0, hidden = 0, expert_out = 0;
   int64_t top_k = 0, head_dim = 0, decoded = 0;
+  bool remembers = false;
 
   void weight(const Weight& w) {
     input_cols = std::max(input_cols, w.cols());
@@ -22,6 +23,7 @@ struct Needs {
     decoded = std::max(decoded, scratch_bytes(*w.packed));
   }
   void operator()(const Embed& op) { weight(op.table); }
+  void operator()(const Begin& op) { weight(op.table); }
   void operator()(const Normalize&) {}
   void operator()(const Select&) {}
   void operator()(const Linear& op) {
@@ -31,6 +33,11 @@ struct Needs {
     head_dim = std::max(head_dim, op.head_dim);
     angles = std::max(angles, 2 * op.rotary.pairs);
   }
+  void operator()(const Remember& op) {
+    head_dim = std::max(head_dim, op.head_dim);
+    remembers = true;
+  }
+  void operator()(const CrossAttention& op) { head_dim = std::max(head_dim, op.head_dim); }
   void operator()(const Experts& op) {
     for (const Weight& w : op.gate_up) weight(w);
     for (const Weight& w : op.down) weight(w);
@@ -78,7 +85,8 @@ class Arena {
 
 struct Program::State {
   int64_t max_rows;
-  int max_threads = 0, result = -1;
+  int max_threads = 0, input = -1, result = -1;
+  bool remembers = false;
   std::vector<int64_t> widths;
   std::vector<float*> buffers;
   std::vector<Operation> operations;
@@ -135,24 +143,27 @@ int Program::buffer(int64_t width) {
 
 void Program::add(Operation operation) { state_->operations.push_back(std::move(operation)); }
 
-void Program::finish(int result, int threads) {
+void Program::finish(int input, int result, int threads) {
   State& s = *state_;
+  s.input = input;
   s.result = result;
   s.max_threads = threads;
   s.buffers.assign(s.widths.size(), nullptr);
   s.own.resize(static_cast<size_t>(threads));
   Needs needs;
   for (const Operation& operation : s.operations) std::visit(needs, operation);
+  s.remembers = needs.remembers;
   for (size_t b = 0; b < s.widths.size(); ++b) {
-    if (static_cast<int>(b) != result) s.arena.want(s.buffers[b], s.max_rows * s.widths[b]);
+    if (static_cast<int>(b) != result && static_cast<int>(b) != input) s.arena.want(s.buffers[b], s.max_rows * s.widths[b]);
   }
   s.want_shared(needs);
   for (Own& own : s.own) s.want_own(own, needs);
   s.arena.allocate();
 }
 
-void Program::run(Cache& cache, const StepInput& input) {
+void Program::run(Cache& cache, Cache* memory, const StepInput& input) {
   State& s = *state_;
+  if (s.input >= 0) s.buffers[static_cast<size_t>(s.input)] = const_cast<float*>(input.numbers);  // no operation writes to it
   s.buffers[static_cast<size_t>(s.result)] = input.result;
   for (int64_t i = 0; i < input.segment_count; ++i) {
     const Segment& segment = input.segments[i];
@@ -164,7 +175,7 @@ void Program::run(Cache& cache, const StepInput& input) {
   const int threads = std::clamp(input.threads, 1, s.max_threads);
   s.barrier.reset(threads);
   const Kernels& kernels = active_kernels();
-  const Step step{kernels, *kernels.vector, cache, input, s.buffers, s.widths, s.positions, s.segment_of_row, s.shared, s.barrier, s.max_rows};
+  const Step step{kernels, *kernels.vector, cache, memory, input, s.buffers, s.widths, s.positions, s.segment_of_row, s.shared, s.barrier, s.max_rows};
   struct Context {
     const Step& step;
     State& state;
@@ -180,7 +191,11 @@ void Program::run(Cache& cache, const StepInput& input) {
         }
       },
       &context);
-  for (int64_t i = 0; i < input.segment_count; ++i) cache.advance(input.segments[i].sequence, input.segments[i].count);
+  for (int64_t i = 0; i < input.segment_count; ++i) {
+    const Segment& segment = input.segments[i];
+    cache.advance(segment.sequence, segment.count);
+    if (s.remembers) memory->advance(segment.memory, segment.count);
+  }
 }
 
 int64_t Program::max_rows() const { return state_->max_rows; }

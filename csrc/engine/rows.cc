@@ -17,8 +17,10 @@ int64_t index_of(const Worker& worker, const Embed& op, int64_t row) {
   return 0;
 }
 
-// out (+)= factor · row `index` of a packed matrix.
-void packed_row(const Worker& worker, const Matrix& m, int64_t index, float factor, bool accumulate, float* out) {
+// out (+)= factor · row `index` of a matrix.
+void table_row(const Worker& worker, const Weight& table, int64_t index, float factor, bool accumulate, float* out) {
+  if (table.packed == nullptr) return worker.step.vector.dense_row(*table.dense, index, factor, accumulate, out);
+  const Matrix& m = *table.packed;
   float* line = worker.own.normed;
   dequantize_rows(m, &index, 1, line, 1);
   if (!accumulate) std::memset(out, 0, static_cast<size_t>(m.cols) * sizeof(float));
@@ -29,10 +31,14 @@ void packed_row(const Worker& worker, const Matrix& m, int64_t index, float fact
 
 void run(Worker& worker, const Embed& op) {
   for (int64_t r = worker.begin(worker.rows); r < worker.end(worker.rows); ++r) {
-    float* out = worker.row(op.out, r);
-    const int64_t index = index_of(worker, op, r);
-    if (op.table.packed != nullptr) packed_row(worker, *op.table.packed, index, op.scale, op.accumulate, out);
-    else worker.step.vector.dense_row(*op.table.dense, index, op.scale, op.accumulate, out);
+    table_row(worker, op.table, index_of(worker, op, r), op.scale, op.accumulate, worker.row(op.out, r));
+  }
+  worker.wait();
+}
+
+void run(Worker& worker, const Begin& op) {
+  for (int64_t r = worker.begin(worker.rows); r < worker.end(worker.rows); ++r) {
+    if (worker.step.positions[r] == 0) table_row(worker, op.table, 0, 1.0f, false, worker.row(op.out, r));
   }
   worker.wait();
 }

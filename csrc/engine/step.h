@@ -48,6 +48,7 @@ struct Step {
   const Kernels& kernels;
   const VectorOps& vector;
   Cache& cache;
+  Cache* memory;  // null where no operation reads or writes it
   const StepInput& input;
   const std::vector<float*>& buffers;
   const std::vector<int64_t>& widths;
@@ -74,9 +75,12 @@ struct Worker {
 
 // Each leaves its results visible to all workers (it ends with a barrier).
 void run(Worker& worker, const Embed& op);
+void run(Worker& worker, const Begin& op);
 void run(Worker& worker, const Normalize& op);
 void run(Worker& worker, const Linear& op);
 void run(Worker& worker, const Attention& op);
+void run(Worker& worker, const Remember& op);
+void run(Worker& worker, const CrossAttention& op);
 void run(Worker& worker, const Experts& op);
 void run(Worker& worker, const Select& op);
 

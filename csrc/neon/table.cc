@@ -34,8 +34,10 @@ int64_t dot_products(int64_t rounds) {
   return rounds * chains * 16;
 }
 
+const VariantKernels variants{nullptr, integer, serial};
+
 }  // namespace neon
 
-const Kernels neon_kernels{"neon", neon::quantize, neon::fast, neon::exact, neon::read, neon::dot_products, &neon_vector_ops};
+const Kernels neon_kernels{"neon", neon::quantize, neon::fast, neon::exact, neon::read, neon::dot_products, &neon_vector_ops, &neon::variants};
 
 }  // namespace kbit

@@ -7,6 +7,7 @@
 #include "half.h"
 #include "kernels.h"
 #include "layout.h"
+#include "scalar/scalar.h"
 
 namespace kbit {
 namespace {
@@ -113,8 +114,10 @@ int64_t dot_products(int64_t rounds) {
   return rounds * 4;
 }
 
+const VariantKernels variants{nullptr, scalar::integer, scalar::serial};
+
 }  // namespace
 
-const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products, &scalar_vector_ops};
+const Kernels scalar_kernels{"scalar", quantize, fast, exact, read, dot_products, &scalar_vector_ops, &variants};
 
 }  // namespace kbit

@@ -119,6 +119,15 @@ inline int64_t total_of_longs(__m512i v) {
   return static_cast<int64_t>(out);
 }
 
+inline __m512i counts_of_bytes(__m512i v) {
+  struct Bytes {
+    uint8_t lane[64];
+  };
+  auto bytes = bits_of<Bytes>(v);
+  for (uint8_t& byte : bytes.lane) byte = static_cast<uint8_t>(__builtin_popcount(byte));
+  return bits_of<__m512i>(bytes);
+}
+
 }  // namespace emulated
 
 #define _mm512_maskz_loadu_ps(mask, p) emulated::load_floats(mask, p)
@@ -134,3 +143,5 @@ inline int64_t total_of_longs(__m512i v) {
 #define _mm512_reduce_max_ps(v) emulated::largest(v)
 #define _mm512_reduce_add_epi32(v) emulated::total_of_ints(v)
 #define _mm512_reduce_add_epi64(v) emulated::total_of_longs(v)
+#undef _mm512_popcnt_epi8
+#define _mm512_popcnt_epi8(v) emulated::counts_of_bytes(v)

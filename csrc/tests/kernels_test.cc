@@ -1,7 +1,7 @@
 // Every instruction set that this processor runs against the scalar oracle, byte for byte: all bits, codebooks of each integer
-// class, scale kinds, zero points, group sizes, odd shapes, token counts and thread splits. Every buffer ends at a page that may not
-// be touched, wherever that puts its beginning. The argument is the number of random cases for each k; fewer than the 240 of a full
-// run leave the large matrices out.
+// class, variants of fast mode, scale kinds, zero points, group sizes, odd shapes, token counts and thread splits. Every buffer ends at a
+// page that may not be touched, wherever that puts its beginning. The argument is the number of random cases for each k; fewer than the 240
+// of a full run leave the large matrices out.
 #include <algorithm>
 #include <bit>
 #include <cfloat>
@@ -19,6 +19,7 @@
 namespace {
 
 using kbit::Matrix;
+using kbit::Variant;
 using kbit::test::Guarded;
 
 std::mt19937 rng(7);
@@ -41,6 +42,24 @@ std::vector<float> make_levels(Book book, int bits) {
   return levels;
 }
 
+// Codes that no level belongs to occur in no stored matrix, and a codebook on a line says nothing about them.
+void keep_codes_below(int n_levels, Matrix& m, Guarded<uint8_t>& planes) {
+  std::vector<uint8_t> codes(static_cast<size_t>(m.rows * m.cols));
+  kbit::unpack(planes.begin(), m.rows, m.cols, m.bits, 0, m.rows, codes.data(), 1);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(code % n_levels);
+  kbit::pack(codes.data(), m.rows, m.cols, m.bits, planes.begin(), 1);
+}
+
+// A codebook on a line that is not the identity: q = offset + step · code. `build` makes few of them, kernels take them all.
+void move_line(kbit::IntCodebook& book, int n_levels) {
+  const int step = 1 + static_cast<int>(rng() % (n_levels > 1 ? 255u / static_cast<unsigned>(n_levels - 1) : 1u));
+  const int offset = static_cast<int>(rng() % static_cast<unsigned>(256 - step * (n_levels - 1)));
+  for (int code = 0; code < 256; ++code) book.q[code] = static_cast<uint8_t>(offset + step * std::min(code, n_levels - 1));
+  const int most = offset + step * (n_levels - 1);
+  book.depth = most <= 15 ? 8 : most <= 31 ? 4 : most <= 64 ? 2 : most <= 128 ? 1 : 0;
+  book.identity = false;
+}
+
 struct Case {
   int64_t rows, cols, group_size;
   int bits;
@@ -48,7 +67,8 @@ struct Case {
   kbit::ScaleKind scale_kind;
   bool zero_point;
   int64_t tokens;
-  int64_t gap = 0;  // floats between the rows of y, which stay what they were
+  int64_t gap = 0;     // floats between the rows of y, which stay what they were
+  bool moved = false;  // the integer codebook is a line of its own
 };
 
 struct Made {
@@ -67,7 +87,9 @@ void make(const Case& c, Made& out) {
   if (kbit::build(m, out.levels.data(), n_levels) != kbit::Status::ok) std::abort();
   out.planes.resize(kbit::packed_bytes(c.rows, c.cols, c.bits));
   out.planes.randomize(rng);
+  if (n_levels < 1 << c.bits) keep_codes_below(n_levels, m, out.planes);
   m.planes = out.planes.begin();
+  if (c.moved) move_line(m.integer, n_levels);
   const int64_t count = m.tiles * m.groups * kbit::kTileRows;
   out.half_scale.resize(count);
   for (uint16_t& s : out.half_scale) s = static_cast<uint16_t>((rng() & 0x8fffu) | 0x2000u);
@@ -89,14 +111,15 @@ void make(const Case& c, Made& out) {
 }
 
 // The bits of y [tokens, rows], and how many floats between its rows were written.
-std::vector<uint32_t> run(const kbit::Kernels& kernels, const Made& made, const Case& c, bool exact, int threads) {
-  if (!kbit::select_kernels(kernels.name)) std::abort();
+std::vector<uint32_t> run(const kbit::Kernels& kernels, const Made& made, const Case& c, bool exact, int threads, Variant variant = Variant::automatic) {
+  Matrix matrix = made.matrix;
+  if (!kbit::select_kernels(kernels.name) || kbit::select_variant(matrix, c.tokens > 1, variant) != kbit::Status::ok) std::abort();
   constexpr float untouched = -7.0f;
   const int64_t stride = c.rows + c.gap;
   Guarded<float> y;
   y.resize((c.tokens - 1) * stride + c.rows);
   std::fill(y.begin(), y.end(), untouched);
-  (exact ? kbit::matmul_exact : kbit::matmul_fast)(made.matrix, made.x.begin(), c.tokens, y.begin(), stride, threads);
+  (exact ? kbit::matmul_exact : kbit::matmul_fast)(matrix, made.x.begin(), c.tokens, y.begin(), stride, threads);
   std::vector<uint32_t> bits;
   uint32_t touched = 0;
   for (int64_t i = 0; i < y.end() - y.begin(); ++i) {
@@ -112,28 +135,66 @@ struct Count {
   int64_t passed = 0, failed = 0;
 };
 
+constexpr Variant kVariants[] = {Variant::automatic, Variant::lookup, Variant::integer, Variant::serial};
+
 void check(const Case& c, const std::vector<int>& threads, Count& total) {
   const kbit::Kernels* all[8];
   const int count = kbit::available_kernels(all, 8);
   Made made;
   make(c, made);
+  const auto compare = [&](const kbit::Kernels& kernels, bool exact, Variant variant, int workers, const std::vector<uint32_t>& want) {
+    const auto got = run(kernels, made, c, exact, workers, variant);
+    if (got == want && got.back() == 0) {
+      ++total.passed;
+      return;
+    }
+    if (++total.failed > 20) return;
+    size_t at = 0;
+    while (at + 1 < got.size() && got[at] == want[at]) ++at;
+    std::printf("%s %s: variant %d bits %d rows %lld cols %lld group %lld book %d moved %d scale %d zero %d tokens %lld gap %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
+                kernels.name, exact ? "exact" : "fast", static_cast<int>(variant), c.bits, static_cast<long long>(c.rows), static_cast<long long>(c.cols),
+                static_cast<long long>(c.group_size), static_cast<int>(c.book), c.moved, static_cast<int>(c.scale_kind), c.zero_point,
+                static_cast<long long>(c.tokens), static_cast<long long>(c.gap), workers, made.matrix.integer.depth, at, got[at], want[at]);
+  };
   for (const bool exact : {false, true}) {
     const auto want = run(*all[count - 1], made, c, exact, 1);
-    for (int i = 0; i < std::max(1, count - 1); ++i) {  // the oracle is slow: against itself only where it is alone
-      for (const int workers : threads) {
-        const auto got = run(*all[i], made, c, exact, workers);
-        if (got == want && got.back() == 0) {
-          ++total.passed;
-          continue;
-        }
-        if (++total.failed > 20) continue;
-        size_t at = 0;
-        while (at + 1 < got.size() && got[at] == want[at]) ++at;
-        std::printf("%s %s: bits %d rows %lld cols %lld group %lld book %d scale %d zero %d tokens %lld gap %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
-                    all[i]->name, exact ? "exact" : "fast", c.bits, static_cast<long long>(c.rows), static_cast<long long>(c.cols),
-                    static_cast<long long>(c.group_size), static_cast<int>(c.book), static_cast<int>(c.scale_kind), c.zero_point,
-                    static_cast<long long>(c.tokens), static_cast<long long>(c.gap), workers, made.matrix.integer.depth, at, got[at], want[at]);
+    for (int i = 0; i < count; ++i) {
+      for (const Variant variant : kVariants) {
+        if (variant != Variant::automatic && (exact || c.tokens > kbit::kFewTokens || !kbit::variant_possible(made.matrix, variant))) continue;
+        // The oracle is slow: against itself only where it is alone.
+        if (i > 0 && i == count - 1 && (variant == Variant::automatic || variant == Variant::lookup)) continue;
+        for (const int workers : threads) compare(*all[i], exact, variant, workers, want);
       }
+    }
+  }
+}
+
+// What permits which variant, and that nothing else is taken.
+void check_choice(Count& total) {
+  const auto expect = [&](bool good, const char* what, int bits) {
+    ++(good ? total.passed : total.failed);
+    if (!good) std::printf("choice of a variant: %s at %d bits\n", what, bits);
+  };
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (const Book book : {Book::linear, Book::full}) {
+      Made made;
+      make({16, 64, 32, bits, book, kbit::ScaleKind::fp16, false, 1}, made);
+      Matrix& m = made.matrix;
+      const bool line = book == Book::linear || bits == 1;
+      for (const Variant variant : kVariants) {
+        const bool permitted = variant == Variant::integer ? line : variant == Variant::serial ? line && bits <= 4 : true;
+        m.variant[0] = m.variant[1] = Variant::automatic;
+        const auto status = kbit::select_variant(m, 1, variant);
+        expect(kbit::variant_possible(m, variant) == permitted, "possible", bits);
+        expect(status == (permitted ? kbit::Status::ok : kbit::Status::invalid_argument), "status", bits);
+        expect(m.variant[1] == (permitted ? variant : Variant::automatic) && m.variant[0] == Variant::automatic, "taken", bits);
+      }
+      expect(kbit::select_variant(m, kbit::kTokenClasses, Variant::lookup) == kbit::Status::invalid_argument, "class", bits);
+      expect(kbit::select_variant(m, -1, Variant::lookup) == kbit::Status::invalid_argument, "class", bits);
+      expect(kbit::select_variant(m, 0, static_cast<Variant>(9)) == kbit::Status::invalid_argument, "number", bits);
+      m.activation_group = 48;  // ends in the middle of a k-block
+      expect(!kbit::variant_possible(m, Variant::integer) && !kbit::variant_possible(m, Variant::serial), "group", bits);
+      expect(kbit::variant_possible(m, Variant::lookup), "group", bits);
     }
   }
 }
@@ -151,7 +212,7 @@ void check_small(int bits, int rounds, Count& total) {
   const int64_t gaps[] = {0, 0, 1, 16, 21};
   for (int round = 0; round < rounds; ++round) {
     Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
-           rng() % 4 == 0, tokens[rng() % 13], gaps[rng() % 5]};
+           rng() % 4 == 0, tokens[rng() % 13], gaps[rng() % 5], rng() % 4 == 0};
     c.group_size = std::min(c.group_size, c.cols);
     check(c, {1, 3}, total);
   }
@@ -163,7 +224,7 @@ void check_large(int bits, Count& total) {
   const int64_t tokens[] = {1, 2, 8, 33};
   for (const auto& [rows, cols, group_size] : shapes) {
     const auto scale_kind = static_cast<kbit::ScaleKind>(rng() % 3);
-    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 4]}, {1, 2, 7}, total);
+    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 4], 0, rng() % 4 == 0}, {1, 2, 7}, total);
   }
 }
 
@@ -259,6 +320,7 @@ int main(int argc, char** argv) {
     if (rounds >= 240) check_large(bits, total);
   }
   check_build(total);
+  check_choice(total);
   check_quantize(total);
   check_roofs(total);
   const kbit::Kernels* all[8];

@@ -220,14 +220,15 @@ void test_dense() {
 // Writes a page of positions, reads it back, and lets queries attend to it.
 void test_pages(en::CacheFormat format, int64_t head_dim, double bound) {
   const int64_t used = 1 + static_cast<int64_t>(rng() % 32), count = 1 + static_cast<int64_t>(rng() % 9), page = en::kPagePositions;
-  Guarded<float> keys, values, q, slopes, distances;
+  Guarded<float> keys, values, q, slopes, distances, biases;
   normal(keys, used * head_dim), normal(values, used * head_dim), normal(q, count * head_dim), normal(slopes, count), normal(distances, count);
+  normal(biases, count * page);
   std::vector<int32_t> low(at(count)), high(at(count));
   for (size_t i = 0; i < at(count); ++i) {
     high[i] = static_cast<int32_t>(1 + static_cast<int64_t>(rng()) % used);
     low[i] = static_cast<int32_t>(static_cast<int64_t>(rng()) % high[i]);
   }
-  const bool alibi = rng() % 2 == 0;
+  const bool alibi = rng() % 2 == 0, biased = rng() % 2 == 0;
   const float cap = rng() % 2 == 0 ? 0.0f : 2.0f;
   alike("pages", [&](const VectorOps& ops) {
     Guarded<uint8_t> block;
@@ -247,16 +248,17 @@ void test_pages(en::CacheFormat format, int64_t head_dim, double bound) {
         near("value", v.begin()[j * head_dim + d], values.begin()[j * head_dim + d], bound);
       }
     }
-    std::vector<const float*> queries;
+    std::vector<const float*> queries, bias;
     std::vector<float*> state;
     for (int64_t i = 0; i < count; ++i) {
       queries.push_back(q.begin() + i * head_dim);
+      bias.push_back(biases.begin() + i * page);
       state.push_back(states.begin() + i * (2 + head_dim));
       std::fill(state.back(), state.back() + 2 + head_dim, 0.0f);
       state.back()[0] = -std::numeric_limits<float>::infinity();
     }
-    ops.attend({queries.data(), state.data(), low.data(), high.data(), alibi ? slopes.begin() : nullptr, distances.begin(), count, head_dim, used, 0.25f,
-                cap},
+    ops.attend({queries.data(), state.data(), low.data(), high.data(), alibi ? slopes.begin() : nullptr, distances.begin(),
+                biased ? bias.data() : nullptr, count, head_dim, used, 0.25f, cap},
                k.begin(), v.begin());
     for (int64_t i = 0; i < count; ++i) {
       std::vector<double> weight(at(used), 0.0), out(at(head_dim), 0.0);
@@ -267,6 +269,7 @@ void test_pages(en::CacheFormat format, int64_t head_dim, double bound) {
         score *= 0.25;
         if (cap != 0) score = cap * std::tanh(score / cap);
         if (alibi) score += (static_cast<double>(j) + distances.begin()[i]) * slopes.begin()[i];
+        if (biased) score += bias[at(i)][j];
         weight[at(j)] = std::exp(score);
         total += weight[at(j)];
       }

@@ -21,6 +21,7 @@ KBIT_INLINE void weigh(const PageQueries& w, int64_t i, Floats low_half, Floats 
     s[h] = s[h] * w.scale;
     if (w.softcap != 0.0f) s[h] = hyperbolic_tangent(s[h] / all(w.softcap)) * w.softcap;
     if (w.slope != nullptr) s[h] = s[h] + (position + w.distance[i]) * w.slope[i];
+    if (w.bias != nullptr) s[h] = s[h] + load(w.bias[i] + h * kLanes);
     const Floats hidden = all(-__builtin_inff());
     s[h] = position < low ? hidden : s[h];
     s[h] = position < high ? s[h] : hidden;

@@ -27,6 +27,7 @@ struct PageQueries {
   const int32_t *low, *high; // [count]: positions [low, high) of the page are seen; none where low ≥ high
   const float* slope;        // [count] of ALiBi, or null
   const float* distance;     // [count]: the page's first position − the query's, for ALiBi
+  const float* const* bias;  // [count] → [32] added to the page's scores, or null
   int64_t count;
   int64_t head_dim;
   int64_t used;              // positions of the page that are written

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from kbit import native
-from kbit.cli.doctor import hints
+from kbit.cli.doctor import hints, tuning, tuning_text
 from kbit.cli.reference import KEYS
+from kbit.kernels.tuning import Choice, Tuning, machine, store_tuning
+from kbit.kernels.variants import Kind
 from kbit.native.memory import huge_pages
 
 
@@ -44,9 +46,32 @@ def test_huge_pages(text: str, mode: str, tmp_path: Path) -> None:
     assert huge_pages(tmp_path / "nowhere") == "unknown"
 
 
+def test_says_which_tuning_is_in_use(kbit: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "off (KBIT_TUNING is empty" in kbit("doctor").out
+    path = tmp_path / "tuning.json"
+    monkeypatch.setenv("KBIT_TUNING", str(path))
+    assert tuning_text(tuning("avx2")) == f"none at {path}: default kernels"
+    store_tuning(path, Tuning(machine("avx2"), (1,), (Choice(Kind(2, True, 64, 64, 64), "one", "lookup", 1.1),)))
+    assert tuning("avx2") == {"state": "active", "path": str(path), "choices": 1, "error": None}
+    assert tuning_text(tuning("avx2")) == f"1 choice from {path}"
+    foreign = tuning("of tomorrow")
+    assert foreign["state"] == "ignored"
+    assert "FormatError: " in tuning_text(foreign)
+    assert "expected a measurement of this machine" in foreign["error"]
+    path.write_text("{", encoding="utf-8")
+    assert tuning("avx2")["error"].startswith(f"FormatError: {path}")
+
+
 def _facts(**changes: Any) -> dict[str, Any]:
     extras = dict.fromkeys(("torch", "transformers", "accelerate", "matplotlib", "scipy", "lm_eval", "triton"), "1.0")
-    return {"extras": extras, "isa": "avx2", "available_isas": ["avx2", "scalar"], "threads": 1, "huge_pages": "madvise"} | changes
+    return {
+        "extras": extras,
+        "isa": "avx2",
+        "available_isas": ["avx2", "scalar"],
+        "threads": 1,
+        "huge_pages": "madvise",
+        "tuning": {"state": "none"},
+    } | changes
 
 
 def test_no_hints_where_all_is_well() -> None:
@@ -60,6 +85,7 @@ def test_no_hints_where_all_is_well() -> None:
         ({"isa": "scalar", "available_isas": ["scalar"]}, "no vector instruction set"),
         ({"huge_pages": "never"}, "huge pages are off"),
         ({"threads": 10**6}, "unset KBIT_THREADS"),
+        ({"tuning": {"state": "ignored"}}, "kbit bench --tune makes a new one"),
     ],
 )
 def test_hints(changes: dict[str, Any], words: str) -> None:

@@ -72,6 +72,13 @@ def whole(engine: Engine, tokens: list[int]) -> np.ndarray:
         engine.free(sequence)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_a_mapped_file_computes_the_same(kind: str, packed: Packed) -> None:
+    tokens = text_for(kind, 20, 5)
+    found, wanted = (whole(Engine.load(packed(kind, "nf4"), mapped=mapped, cache_positions=64), tokens) for mapped in (True, False))
+    assert found.tobytes() == wanted.tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_oracle(kind: str, checkpoint: Checkpoint) -> None:
     tokens = text_for(kind, 40, 3)

@@ -13,7 +13,6 @@ from kbit.engine.architectures import ENCODER_DECODER_TYPES
 from kbit.engine.feeds import Feed
 from kbit.engine.listing import plan_text
 from kbit.engine.plan import make_encoder_decoder_plan, make_plan
-from kbit.engine.program import NativeProgram
 from kbit.engine.weights import ModelWeights
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
@@ -102,19 +101,6 @@ def test_one_kind_of_plan_is_not_the_other(checkpoint: Checkpoint) -> None:
         make_plan(stored.config, ModelWeights(stored))
     with open_model(checkpoint("llama")) as stored, pytest.raises(ModelError, match="expected an encoder with a decoder, got 'llama'"):
         make_encoder_decoder_plan(stored.config, ModelWeights(stored))
-
-
-def test_the_native_step_says_what_it_lacks(checkpoint: Checkpoint) -> None:
-    with open_model(checkpoint("t5")) as stored:
-        weights = ModelWeights(stored)
-        plan = make_encoder_decoder_plan(stored.config, weights)
-        with pytest.raises(ModelError, match="the native step has no biases by distance"):
-            NativeProgram(plan.encoder, weights, max_rows=8, threads=1)
-    with open_model(checkpoint("bart")) as stored:
-        weights = ModelWeights(stored)
-        plan = make_encoder_decoder_plan(stored.config, weights)
-        with pytest.raises(ModelError, match="the native step has no Remember"):
-            NativeProgram(plan.encoder, weights, max_rows=8, threads=1)
 
 
 LINES = {

@@ -14,7 +14,7 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mavx512vnni", "-DKBIT_AMX"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mavx512vnni", "-mavx512bitalg", "-DKBIT_AMX"]
 MERGED = re.compile(r"^[0-9a-f]* +W (\S+)$", re.MULTILINE)  # functions; data carries no instructions
 
 SOURCES = [(path, flags) for isa, flags in (("avx2", AVX2), ("avx512", AVX512)) for path in sorted((CSRC / isa).glob("*.cc"))]

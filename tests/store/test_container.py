@@ -71,6 +71,21 @@ def test_rows_pieces_and_foreign_memory_agree_with_the_array(tmp_path: Path) -> 
             container.read_rows("scalar", 0, 1)
 
 
+def test_a_mapped_file_reads_the_same_even_after_it_is_closed(tmp_path: Path) -> None:
+    path = sealed_container(tmp_path / "m.safetensors", SPECS)
+    with open_container(path, mapped=True) as container:
+        arrays = {name: container.array(name) for name in container.names()}
+        rows = container.read_rows("packed", 7, 9)
+        container.check("packed")
+    with open_container(path) as container:
+        for name, array in arrays.items():
+            assert array.dtype == container.array(name).dtype
+            assert array.tobytes() == container.array(name).tobytes()
+            assert not array.flags.writeable
+        assert np.array_equal(rows, container.read_rows("packed", 7, 9))
+    assert arrays["packed"].base is not None  # the file's own page; what is not aligned in the file is read
+
+
 def test_an_unknown_name_is_answered_with_a_close_one(tmp_path: Path) -> None:
     path = sealed_container(tmp_path / "m.safetensors", SPECS)
     with open_container(path) as container:

@@ -54,6 +54,12 @@ struct Embed {
   bool accumulate;
 };
 
+// Rows at position 0 of their sequence become the table's one row; others stay.
+struct Begin {
+  Weight table;
+  int out;
+};
+
 struct Normalize {
   int source, out;
   Norm norm;
@@ -89,6 +95,13 @@ struct Rotary {
   float factor;
 };
 
+// A bias of scores by distance, key − query, from a table for all distances from −(reach − 1) to reach − 1. Beyond −last and last it is as
+// there, and reach is at least last + a page's positions: what a page adds to the scores of a query is then a run of the table.
+struct Relative {
+  const float* table;  // [heads, 2·reach − 1], or null
+  int64_t last, reach;
+};
+
 struct Attention {
   int64_t layer;
   Heads q, k, v;
@@ -100,6 +113,23 @@ struct Attention {
   Norm q_norm, k_norm;
   int64_t window;       // 0: all
   const float* slopes;  // [heads] of ALiBi, or null
+  Relative relative;
+};
+
+// Keys and values of the step's rows into the memory of their segments.
+struct Remember {
+  int64_t layer;
+  Heads k, v;
+  int64_t kv_heads, head_dim;
+};
+
+// Every row over all of its segment's memory.
+struct CrossAttention {
+  int64_t layer;
+  Heads q;
+  int out;
+  int64_t heads, kv_heads, head_dim;
+  float scale;
 };
 
 struct Experts {
@@ -116,7 +146,7 @@ struct Select {
   int source, out;
 };
 
-using Operation = std::variant<Embed, Normalize, Linear, Attention, Experts, Select>;
+using Operation = std::variant<Embed, Begin, Normalize, Linear, Attention, Remember, CrossAttention, Experts, Select>;
 
 // ---------------------------------------------------------------- cache
 
@@ -176,13 +206,15 @@ class Cache {
 
 // ---------------------------------------------------------------- program
 
-// Rows [first, first + count) of a step: the next `count` tokens of a sequence.
+// Rows [first, first + count) of a step: the next `count` tokens of a sequence. What an encoder remembers for a decoder lies in a cache of its
+// own, `memory` is the sequence there (−1 where the program has no such operations).
 struct Segment {
-  int64_t sequence, first, count;
+  int64_t sequence, first, count, memory;
 };
 
 struct StepInput {
-  const int32_t* tokens;  // [rows]
+  const int32_t* tokens;  // [rows]; null where rows are numbers
+  const float* numbers;   // [rows, width of the input buffer]; null where rows are tokens
   int64_t rows;
   const Segment* segments;
   int64_t segment_count;
@@ -202,11 +234,13 @@ class Program {
 
   int buffer(int64_t width);
   void add(Operation operation);
-  // The buffer that `run` writes to the caller's memory; call once, last. Allocates everything. `threads` is the most that run may be given.
-  void finish(int result, int threads);
+  // `input` is the buffer that `run` reads from the caller's memory (−1: none), `result` the one that it writes there; call once, last.
+  // Allocates everything. `threads` is the most that run may be given.
+  void finish(int input, int result, int threads);
 
-  // The segments' sequences must have room (Cache::reserve); their lengths advance. Rows: ≤ max_rows, wanted_count ≤ rows.
-  void run(Cache& cache, const StepInput& input);
+  // The segments' sequences must have room (Cache::reserve); their lengths advance, in `memory` too where the program remembers. Rows:
+  // ≤ max_rows, wanted_count ≤ rows. `memory` is null where the program has no operation on it; formats there are fp32 or fp16.
+  void run(Cache& cache, Cache* memory, const StepInput& input);
 
   int64_t max_rows() const;
   int max_threads() const;

@@ -26,6 +26,13 @@ struct IntCodebook {
   bool identity;  // q[code] == code: no lookup
 };
 
+// How fast mode turns codes into integer dots; the bytes of the result are the same. automatic: what the instruction set does by itself.
+enum class Variant : int { automatic = 0, lookup = 1, integer = 2, serial = 3 };
+
+// Numbers of tokens that a variant is chosen for: one, and up to kFewTokens; more run automatically.
+constexpr int kTokenClasses = 2;
+constexpr int kFewTokens = 4;
+
 // A packed matrix: pointers into memory that the caller keeps alive. `build` (matrix.cc) fills the derived fields.
 struct Matrix {
   int64_t rows, cols;
@@ -41,6 +48,7 @@ struct Matrix {
   const uint8_t* zero_point;    // [tiles, groups, 16] or null
   float levels[256];            // ascending; entries past n_levels repeat the last
   IntCodebook integer;
+  Variant variant[kTokenClasses];  // automatic until `select_variant`
 };
 
 static constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }
@@ -57,6 +65,11 @@ static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
 // csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook. group_size is -1 (one scale a
 // row), a multiple of 16 up to cols, or cols; another one, like any size or number of levels out of range, is an invalid_argument.
 Status build(Matrix& matrix, const float* levels, int n_levels);
+
+// csrc/variants.cc: what the matrix's codebook and planes permit, and the choice for a class of tokens (0: one, 1: a few).
+// invalid_argument, with nothing changed, for a variant that is not permitted or a class that does not exist.
+bool variant_possible(const Matrix& matrix, Variant variant);
+Status select_variant(Matrix& matrix, int token_class, Variant variant);
 
 // csrc/packing.cc: codes [rows, cols] row-major uint8 <-> planes.
 void pack(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* planes, int threads);

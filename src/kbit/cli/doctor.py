@@ -7,6 +7,7 @@ from typing import Any
 from kbit.cli.options import Debug, Json, Threads
 from kbit.cli.output import Output, verb
 from kbit.core.installation import EXTRA_OF, EXTRAS, package_version, version_of
+from kbit.core.sizes import count_text
 
 __all__ = ["doctor", "report"]
 
@@ -26,6 +27,7 @@ def doctor(threads: Threads = 0, json: Json = False, debug: Debug = False) -> No
         "threads": str(found["threads"]),
         "huge pages": found["huge_pages"],
         "memory roof": f"{found['memory_roof_gb_per_s']:.1f} GB/s",
+        "tuning": tuning_text(found["tuning"]),
         **extras,
     }
     width = max(map(len, lines))
@@ -52,9 +54,37 @@ def report(threads: int = 0) -> dict[str, Any]:
         "threads": native.threads(),
         "huge_pages": huge_pages(),
         "memory_roof_gb_per_s": max(native.memory_roof(threads) for _ in range(3)),
+        "tuning": tuning(native.isa()),
         "extras": {package: version_of(package) for package in EXTRA_OF},
     }
     return facts | {"hints": hints(facts)}
+
+
+def tuning(isa: str) -> dict[str, Any]:
+    """Whether choices of `kbit bench --tune` are in use: `state` is ``off``, ``none``, ``active`` or ``ignored``, and `error` says why."""
+    from kbit.core.errors import KbitError
+    from kbit.kernels.tuning import find_tuning, tuning_path
+
+    path = tuning_path()
+    if path is None:
+        return {"state": "off", "path": None, "choices": 0, "error": None}
+    try:
+        found = find_tuning(path, isa)
+    except KbitError as error:
+        return {"state": "ignored", "path": str(path), "choices": 0, "error": f"{type(error).__name__}: {error}"}
+    return {"state": "none" if found is None else "active", "path": str(path), "choices": len(found.choices) if found else 0, "error": None}
+
+
+def tuning_text(facts: dict[str, Any]) -> str:
+    """What `tuning` found, in words."""
+    match facts["state"]:
+        case "off":
+            return "off (KBIT_TUNING is empty, or there is no home folder): default kernels"
+        case "none":
+            return f"none at {facts['path']}: default kernels"
+        case "ignored":
+            return f"ignored, default kernels: {facts['error']}"
+    return f"{count_text(facts['choices'], 'choice')} from {facts['path']}"
 
 
 def hints(facts: dict[str, Any]) -> list[str]:
@@ -70,6 +100,8 @@ def hints(facts: dict[str, Any]) -> list[str]:
         found.append(f"running on {facts['isa']} though {facts['available_isas'][0]} is available: unset KBIT_ISA")
     elif facts["isa"] == "scalar":
         found.append("no vector instruction set that kbit knows: expect a small part of the usual speed")
+    if facts["tuning"]["state"] == "ignored":
+        found.append("the stored tuning does not speak for this machine: kbit bench --tune makes a new one")
     if facts["huge_pages"] == "never":
         found.append(f"huge pages are off, which costs 5–15% of speed: echo madvise | sudo tee {HUGE_PAGES}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -41,10 +41,12 @@ KEYS: Mapping[str, str] = {
     "show": "path base_model plan root ties weights file_bytes bpw_file tensors totals",
     "decode": "path dtype file_bytes parameters",
     "verify": "ok root chunks files modules size_bytes",
-    "doctor": "kbit python platform isa available_isas threads huge_pages memory_roof_gb_per_s extras hints",
+    "doctor": "kbit python platform isa available_isas threads huge_pages memory_roof_gb_per_s tuning extras hints",
 }
 
 _REMARKS = {
+    "bench": "with `--tune`: `path`, `processor`, `isa`, `kbit`, `threads`, and `choices` of `bits`, `straight`, "
+    "`group`, `rows`, `cols`, `tokens`, `variant`, `default`, `gain`",
     "demo": "a row has `scheme`, `k`, `bpw`, `file_bytes`, `perplexity`, `kl_mean`, `top1_agreement`, `decode_tokens_per_s`, and intervals",
     "eval": "what needs an original is null without `--against`",
     "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",

@@ -40,12 +40,16 @@ def run(
     logprobs: Annotated[int | None, typer.Option(metavar="N", min=0, help="With --json: log-probabilities and N likeliest tokens.")] = None,
     max_time_ms: Annotated[float | None, typer.Option(metavar="MS", help="Return what has come by then.")] = None,
     cache: Annotated[str, typer.Option(metavar="FORMAT", help="Keys and values as fp32, fp16, int8, int4 or int3.")] = "fp16",
+    mapped: Annotated[bool, typer.Option("--mapped", help="Use the file's own pages: quickest start, least memory.")] = False,
     mode: Mode = "fast",
     threads: Threads = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Continue a prompt. The prompt and its continuation are printed as they are written."""
+    """Continue a prompt. The prompt and its continuation are printed as they are written.
+
+    A model that encodes one text and decodes another (T5, BART, Marian) is given the prompt as the one; the other is printed.
+    """
     if (top_p < 1 or top_k > 0 or min_p > 0) and temperature == 0:
         raise typer.BadParameter("--top-p, --top-k and --min-p choose among tokens to draw from: give --temperature above 0 too")
     from kbit.cli.writer import open_writer
@@ -60,11 +64,11 @@ def run(
     beam = BeamOptions(beams, length_penalty)
     options = GenerateOptions(max_tokens, sampling, beam, stop=tuple(stop or ()), max_time_ms=max_time_ms, logprobs=logprobs)
     _use_threads(threads)
-    writer = open_writer(Path(model), mode=mode, cache=cache)
+    writer = open_writer(Path(model), mode=mode, cache=cache, mapped=mapped)
     if json:
         output.result(_facts(writer.write(text, options), writer.name))
         return
-    print(text, end="", flush=True)
+    print(text if writer.continues else "", end="", flush=True)
     found = writer.write(text, options, stream=lambda piece: print(piece, end="", flush=True))
     print()
     output.note(_summary(found.prefill_ms, found.decode_ms, len(found.token_ids)))

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from kbit.cli.generation_config import special_tokens
+from kbit.cli.source_writer import SourceWriter
 from kbit.core.errors import ModelError
-from kbit.core.files import read_json
+from kbit.engine.architectures import ENCODER_DECODER_TYPES
 from kbit.engine.engine import Engine
 from kbit.engine.generate import stream_generate
 from kbit.engine.generate_options import GenerateOptions
@@ -14,7 +16,7 @@ from kbit.engine.generated import Generated
 from kbit.evaluate.models import load_tokenizer
 from kbit.store.check import check_folder
 
-__all__ = ["EngineWriter", "Writer", "open_writer", "special_tokens"]
+__all__ = ["EngineWriter", "Writer", "open_writer"]
 
 Stream = Callable[[str], None]
 
@@ -24,9 +26,11 @@ class Writer(Protocol):
 
     Attributes:
         name: ``engine`` or ``transformers``.
+        continues: the prompt is continued; False where another text is written for it.
     """
 
     name: str
+    continues: bool
 
     def write(self, prompt: str, options: GenerateOptions, stream: Stream | None = None) -> Generated:
         """Continue a prompt; `stream` gets the text piece by piece. The model's own ending tokens are added to those of `options`."""
@@ -44,6 +48,7 @@ class EngineWriter:
     """
 
     name = "engine"
+    continues = True
 
     def __init__(self, path: Path, **options: Any) -> None:
         self.engine, self.tokenizer = Engine.load(path, **options), load_tokenizer(path)
@@ -65,6 +70,7 @@ class TransformersWriter:
     """Writes through transformers' `generate`."""
 
     name = "transformers"
+    continues = True
 
     def __init__(self, path: Path, *, mode: str) -> None:
         from kbit.evaluate.models import load_causal_model
@@ -86,22 +92,9 @@ def open_writer(path: Path, *, mode: str = "fast", **options: Any) -> Writer:
         mode: arithmetic of packed layers.
         options: of the engine.
     """
+    if check_folder(path).get("model_type") in ENCODER_DECODER_TYPES:
+        return SourceWriter(path, mode=mode, **options)
     try:
         return EngineWriter(path, mode=mode, **options)
     except ModelError:
         return TransformersWriter(path, mode=mode)
-
-
-def special_tokens(path: Path) -> tuple[int | None, frozenset[int]]:
-    """The token that begins a text, and those that end one; what ``generation_config.json`` says goes before ``config.json``."""
-    settings = check_folder(path) | _generation_config(path / "generation_config.json")
-    bos, ends = settings.get("bos_token_id"), settings.get("eos_token_id")
-    found = ends if isinstance(ends, list) else [ends]
-    return bos if isinstance(bos, int) else None, frozenset(end for end in found if isinstance(end, int))
-
-
-def _generation_config(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    found = read_json(file)
-    return {key: value for key, value in found.items() if value is not None} if isinstance(found, dict) else {}

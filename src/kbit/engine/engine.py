@@ -5,36 +5,34 @@ Everything above a forward step (sampling, beams, batches, speculation) stands o
 byte of them.
 """
 
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbit import native
-from kbit.core.errors import LimitError, NumericsError, SchemeError, ShapeError
+from kbit.core.errors import LimitError, ModelError, NumericsError, SchemeError, ShapeError
 from kbit.core.registry import suggest
-from kbit.engine.feeds import Feed, check_feeds, wanted_rows
-from kbit.engine.ops import ForwardPlan
+from kbit.engine.cache import PAGE_POSITIONS, CacheFormat, make_cache
+from kbit.engine.calls import native_calls
+from kbit.engine.feeds import Feed, Patches, check_feeds, rows_of, wanted_rows
+from kbit.engine.memory import NO_MEMORY, Memory
+from kbit.engine.ops import CrossAttention, ForwardPlan, Remember
 from kbit.engine.plan import make_plan
-from kbit.engine.program import NativeProgram
+from kbit.engine.program import MAX_ROWS, NativeProgram
 from kbit.engine.traffic import weight_bytes_per_token
 from kbit.engine.weights import ModelWeights
 from kbit.kernels.cpu import MODES, Mode
-from kbit.native import _kbit
 from kbit.native.memory import HugeMemory
 from kbit.store.folder import open_model
 
 __all__ = ["CacheFormat", "Engine"]
 
-CacheFormat = Literal["fp32", "fp16", "int8", "int4", "int3"]
-
-PAGE_POSITIONS = 32
-_MAX_PAGES = 1 << 17
 _DEFAULT_ROWS = 512
+_NO_NUMBERS = np.empty((0, 0), np.float32)
 
 
 class Engine:
@@ -47,9 +45,13 @@ class Engine:
         threads: 0 for all that `kbit.native.threads` counts.
         cache: how keys and values are kept.
         cache_positions: room for so many positions over all sequences; by default what a quarter of the memory holds, at most 4 million.
-        max_rows: rows that are computed in one native call; longer feeds go in several.
+        max_rows: rows that are computed in one native call; longer feeds go in several, but for those of an encoder: there it is at
+            least the model's context.
+        memory: what a plan with `Remember` or `CrossAttention` writes or reads; see `kbit.engine.engine_pair`.
 
     Raises:
+        SchemeError: an unknown mode or cache format.
+        ModelError: one side of an encoder with a decoder, without a memory.
         LimitError: no memory for the cache.
     """
 
@@ -63,24 +65,34 @@ class Engine:
         cache: CacheFormat = "fp16",
         cache_positions: int | None = None,
         max_rows: int = _DEFAULT_ROWS,
+        memory: Memory | None = None,
     ) -> None:
-        _check_choices(mode, cache)
+        if mode not in MODES:
+            raise SchemeError(f"unknown mode {mode!r}: {suggest(mode, MODES)}")
+        remembers = any(isinstance(op, Remember) for op in plan.ops)
+        if memory is None and (remembers or any(isinstance(op, CrossAttention) for op in plan.ops)):
+            raise ModelError("expected a memory for one side of an encoder with a decoder, got none: EncoderDecoderEngine runs both")
         self.plan, self.mode = plan, mode
         self.threads = threads or native.threads()
         self.vocabulary, self.context = plan.vocabulary, plan.context
-        self.max_rows = max_rows
+        self.max_rows = max_rows if plan.causal else max(max_rows, min(plan.context, MAX_ROWS))
         self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
-        self._program = NativeProgram(plan, weights, max_rows=max_rows, threads=self.threads)
-        self._cache = _make_cache(plan, cache, cache_positions)
+        self._program = NativeProgram(plan, weights, max_rows=self.max_rows, threads=self.threads)
+        self._cache = make_cache(plan.layers, plan.kv_heads, plan.head_dim, cache, cache_positions)
+        self._memory, self._remembers = memory, remembers
         self._lengths: dict[int, int] = {}
+        self._memories: dict[int, int] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, **options: Any) -> Self:
+    def load(cls, path: str | Path, *, mapped: bool = False, context: int | None = None, **options: Any) -> Self:
         """The model of a folder, packed by kbit or in 16 or 32 bits; its weights are read straight into huge pages.
 
         Args:
             path: the folder.
+            mapped: use the file's own pages instead, read by the system as they are needed: the quickest start and the least memory, some
+                percent slower ever after, and only for files that nobody writes to meanwhile.
+            context: positions that will be used, for models whose rotary embeddings depend on it; by default what they were trained with.
             options: of the engine.
 
         Raises:
@@ -88,9 +100,10 @@ class Engine:
             FormatError, IntegrityError, StorageError: a folder that cannot be read.
         """
         size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-        with open_model(path, memory=HugeMemory(size_bytes + size_bytes // 64)) as stored:
+        memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
+        with open_model(path, memory=memory, mapped=mapped) as stored:
             weights = ModelWeights(stored)
-            return cls(make_plan(stored.config, weights), weights, **options)
+            return cls(make_plan(stored.config, weights, context), weights, **options)
 
     @property
     def workspace_bytes(self) -> int:
@@ -102,11 +115,17 @@ class Engine:
         """Memory of one cached position, over all layers and heads."""
         return float(self._cache.page_bytes()) / PAGE_POSITIONS
 
-    def sequence(self) -> int:
-        """A new, empty sequence."""
+    def sequence(self, memory: int = NO_MEMORY) -> int:
+        """A new, empty sequence, over a memory where the plan has operations on one.
+
+        Raises:
+            NumericsError: no such memory.
+        """
+        if self._memory is not None and memory not in self._memory:
+            raise NumericsError(f"memory {memory} is not alive: expected the handle of a text that is remembered")
         with self._lock:
             handle: int = self._cache.create()
-            self._lengths[handle] = 0
+            self._lengths[handle], self._memories[handle] = 0, memory
             return handle
 
     def fork(self, sequence: int, length: int | None = None) -> int:
@@ -119,7 +138,7 @@ class Engine:
         with self._lock:
             length = self._checked(sequence, length)
             handle: int = self._cache.fork(sequence, length)
-            self._lengths[handle] = length
+            self._lengths[handle], self._memories[handle] = length, self._memories[sequence]
             return handle
 
     def truncate(self, sequence: int, length: int) -> None:
@@ -133,15 +152,15 @@ class Engine:
         with self._lock:
             self._checked(sequence, None)
             self._cache.release(sequence)
-            del self._lengths[sequence]
+            del self._lengths[sequence], self._memories[sequence]
 
     def length(self, sequence: int) -> int:
         """Positions that a sequence has (`NumericsError` for one that is not alive)."""
         with self._lock:
             return self._checked(sequence, None)
 
-    def step(self, feeds: Sequence[Feed]) -> NDArray[np.float32]:
-        """Append tokens to sequences, and answer with the outputs of the rows that are wanted.
+    def step(self, feeds: Sequence[Feed | Patches]) -> NDArray[np.float32]:
+        """Append tokens (of an image: rows of numbers) to sequences, and answer with the outputs of the rows that are wanted.
 
         A step that fails, or that Ctrl-C ends between two native calls, leaves every sequence as it was.
 
@@ -161,7 +180,7 @@ class Engine:
                     self._cache.truncate(feed.sequence, self._lengths[feed.sequence])
                 raise
             for feed in feeds:
-                self._lengths[feed.sequence] += len(feed.tokens)
+                self._lengths[feed.sequence] += rows_of(feed)
             return result
 
     def _checked(self, sequence: int, length: int | None) -> int:
@@ -171,16 +190,19 @@ class Engine:
             raise ShapeError(f"sequence {sequence}: expected a length of 0…{self._lengths[sequence]}, got {length}")
         return self._lengths[sequence] if length is None else length
 
-    def _reserve(self, feeds: Sequence[Feed]) -> None:
+    def _reserve(self, feeds: Sequence[Feed | Patches]) -> None:
         for feed in feeds:
-            if not self._cache.reserve(feed.sequence, len(feed.tokens)):
+            if not self._cache.reserve(feed.sequence, rows_of(feed)):
                 raise LimitError(
-                    f"sequence {feed.sequence}: no room in the cache for {len(feed.tokens)} positions more "
+                    f"sequence {feed.sequence}: no room in the cache for {rows_of(feed)} positions more "
                     f"({self._cache.free_pages() * PAGE_POSITIONS} are free): free a sequence, or give the engine more cache_positions"
                 )
+            if self._memory is not None and self._remembers:
+                self._memory.reserve(self._memories[feed.sequence], rows_of(feed))
 
-    def _run(self, feeds: Sequence[Feed]) -> NDArray[np.float32]:
-        tokens = np.concatenate([np.asarray(feed.tokens, np.int32) for feed in feeds])
+    def _run(self, feeds: Sequence[Feed | Patches]) -> NDArray[np.float32]:
+        tokens = np.concatenate([np.asarray(feed.tokens if isinstance(feed, Feed) else (), np.int32) for feed in feeds])
+        numbers = np.concatenate([feed.values for feed in feeds if isinstance(feed, Patches)]) if self.plan.input else _NO_NUMBERS
         wanted = np.asarray(wanted_rows(feeds), np.int64)
         result = np.empty((wanted.size, self.plan.buffers[self.plan.result]), np.float32)
         for first, segments in self._calls(feeds):
@@ -189,7 +211,9 @@ class Engine:
             here = np.ascontiguousarray(wanted[begin:end] - first)
             self._program.native.run(
                 self._cache,
+                None if self._memory is None else self._memory.native,
                 tokens[first:].ctypes.data,
+                numbers[first:].ctypes.data,
                 rows,
                 segments.ctypes.data,
                 len(segments),
@@ -201,46 +225,5 @@ class Engine:
             )
         return result
 
-    def _calls(self, feeds: Sequence[Feed]) -> list[tuple[int, NDArray[np.int64]]]:
-        """The native calls of a step: (first row of the step, segments [n, 3] of sequence, first row of the call, rows)."""
-        calls: list[tuple[int, NDArray[np.int64]]] = []
-        segments: list[tuple[int, int, int]] = []
-        first = row = 0
-        for feed in feeds:
-            left = len(feed.tokens)
-            while left:
-                count = min(left, self.max_rows - (row - first))
-                segments.append((feed.sequence, row - first, count))
-                row, left = row + count, left - count
-                if row - first == self.max_rows:
-                    calls.append((first, np.asarray(segments, np.int64)))
-                    first, segments = row, []
-        if segments:
-            calls.append((first, np.asarray(segments, np.int64)))
-        return calls
-
-
-def _check_choices(mode: str, cache: str) -> None:
-    if mode not in MODES:
-        raise SchemeError(f"unknown mode {mode!r}: {suggest(mode, MODES)}")
-    if cache not in get_args(CacheFormat):
-        raise SchemeError(f"unknown cache format {cache!r}: {suggest(cache, get_args(CacheFormat))}")
-
-
-def _make_cache(plan: ForwardPlan, cache: CacheFormat, positions: int | None) -> "_kbit.Cache":
-    number = get_args(CacheFormat).index(cache)
-    page_bytes = _kbit.Cache(plan.layers, plan.kv_heads, plan.head_dim, number, 1).page_bytes()
-    if positions is None:
-        pages = min(_memory_bytes() // 4 // page_bytes, _MAX_PAGES)
-    elif positions < 1:
-        raise ShapeError(f"cache_positions: expected at least 1, got {positions}")
-    else:
-        pages = -(-positions // PAGE_POSITIONS)
-    try:
-        return _kbit.Cache(plan.layers, plan.kv_heads, plan.head_dim, number, max(pages, 1))
-    except MemoryError:
-        raise LimitError(f"no memory for a cache of {pages * PAGE_POSITIONS} positions ({pages * page_bytes} bytes)") from None
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    def _calls(self, feeds: Sequence[Feed | Patches]) -> list[tuple[int, NDArray[np.int64]]]:
+        return native_calls(feeds, self.max_rows, self._memories, causal=self.plan.causal)

@@ -8,7 +8,7 @@ from kbit.core.errors import FormatError, ModelError
 from kbit.engine.request import check_prompt
 from kbit.engine.stepper import Stepper
 
-__all__ = ["Prompt", "prompt_ids"]
+__all__ = ["Prompt", "prompt_ids", "text_ids"]
 
 #: a text, or token ids
 Prompt = str | Sequence[int]
@@ -23,7 +23,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, stepper: Stepper, bos: int 
         FormatError: a text that UTF-8 cannot hold.
         SchemeError: ids that are no whole numbers.
     """
-    ids = _encoded(prompt, tokenizer) if isinstance(prompt, str) else list(prompt)
+    ids = text_ids(prompt, tokenizer) if isinstance(prompt, str) else list(prompt)
     return check_prompt(ids or _beginning(bos), stepper)
 
 
@@ -33,7 +33,12 @@ def _beginning(bos: int | None) -> list[int]:
     return [bos]
 
 
-def _encoded(text: str, tokenizer: Tokenizer) -> list[int]:
+def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text, with the special tokens that its tokenizer adds.
+
+    Raises:
+        FormatError: a text that UTF-8 cannot hold.
+    """
     try:
         return list(tokenizer.encode(text).ids)
     except (TypeError, UnicodeEncodeError):

@@ -22,7 +22,7 @@ from kbit.store.parts import part_names
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["DENSE_TAGS", "Dense", "ModelWeights", "WeightInfo", "as_float32"]
+__all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32"]
 
 #: dtype tags of safetensors that a weight left alone may have
 DENSE_TAGS = ("BF16", "F16", "F32")
@@ -143,6 +143,30 @@ class ModelWeights:
         if tag not in DENSE_TAGS:
             raise DTypeError(f"{self.stored.path}: {tensor!r}: expected {', '.join(DENSE_TAGS)} or a packed module, got {tag}")
         return tag.lower()
+
+
+class HeldWeights(ModelWeights):
+    """The same, each payload read once: for programs that share tables. `forget` when they are made.
+
+    Args:
+        stored: as for `ModelWeights`.
+    """
+
+    def __init__(self, stored: StoredModel) -> None:
+        super().__init__(stored)
+        self._held: dict[str, QuantizedTensor | Dense] = {}
+
+    def load(self, name: str) -> QuantizedTensor | Dense:
+        """See `ModelWeights.load`."""
+        info = self.find(name)
+        owner = name if info is None else info.owner
+        if owner not in self._held:
+            self._held[owner] = super().load(name)
+        return self._held[owner]
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self._held.clear()
 
 
 def _logical(name: str, shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:

@@ -22,6 +22,8 @@ import numpy as np
 from kbit import native
 from kbit.core.errors import ModelError, ShapeError
 from kbit.core.memory import peak_rss_bytes
+from kbit.engine.architectures import ENCODER_DECODER_TYPES
+from kbit.store.check import check_folder
 
 __all__ = ["Runner", "SpeedResult", "bench", "bench_folder", "open_runner"]
 
@@ -157,7 +159,10 @@ def bench_folder(path: Path | str, *, mode: str = "fast", threads: int = 0, **op
 def open_runner(path: Path | str, *, mode: str = "fast") -> Runner:
     """The engine over a model's folder; transformers for an architecture that the engine does not know."""
     from kbit.evaluate.engine_runner import EngineRunner
+    from kbit.evaluate.source_runner import SourceRunner
 
+    if check_folder(Path(path)).get("model_type") in ENCODER_DECODER_TYPES:
+        return SourceRunner.load(path, mode=mode)
     try:
         return EngineRunner.load(path, mode=mode)
     except ModelError:

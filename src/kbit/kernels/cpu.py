@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
-from kbit.native import _kbit
+from kbit.kernels.select import choose
+from kbit.kernels.variants import TOKEN_CLASSES, VARIANTS, Kind, TokenClass, Variant, applicable
+from kbit.native import _kbit, isa
 from kbit.native.encoding import SCALE_KINDS
 from kbit.tensor.quantized import QuantizedTensor
 
@@ -26,17 +28,18 @@ _EMPTY_FLOATS = np.empty(0, np.float32)
 
 
 class PreparedMatrix:
-    """A k-bit matrix [rows, cols] ready to be multiplied with.
+    """A k-bit matrix [rows, cols] ready to be multiplied with, by the variants that `kbit.kernels.select` chooses.
 
     Attributes:
         rows: outputs.
         cols: inputs.
+        kind: what the choice of a variant depends on.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
         native: the compiled matrix, which keeps the arrays alive.
 
     """
 
-    __slots__ = ("cols", "native", "rows", "size_bytes")
+    __slots__ = ("_variants", "cols", "kind", "native", "rows", "size_bytes")
 
     def __init__(self, quantized: QuantizedTensor) -> None:
         if len(quantized.shape) != 2:
@@ -61,6 +64,33 @@ class PreparedMatrix:
             )
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
+        straight = self.native.variant_possible(VARIANTS.index("integer"))
+        self.kind = Kind(scheme.bits, straight, self.native.activation_group(), self.rows, self.cols)
+        self._variants: dict[TokenClass, Variant] = {}
+        for tokens in TOKEN_CLASSES:
+            self.select(tokens, choose(self.kind, tokens, isa()))
+
+    @property
+    def possible_variants(self) -> tuple[Variant, ...]:
+        """Variants that this matrix permits."""
+        return applicable(self.kind)
+
+    def variant(self, tokens: TokenClass) -> Variant:
+        """The variant of fast mode for a class of token counts."""
+        return self._variants[tokens]
+
+    def select(self, tokens: TokenClass, variant: Variant) -> None:
+        """Run fast mode by `variant` from now on, for a class of token counts; results do not change.
+
+        Raises:
+            SchemeError: a class or variant that does not exist, or that this matrix does not permit.
+        """
+        if tokens not in TOKEN_CLASSES:
+            raise SchemeError(f"expected a class of tokens of {', '.join(TOKEN_CLASSES)}, got {tokens!r}")
+        if variant not in VARIANTS or not self.native.select_variant(TOKEN_CLASSES.index(tokens), VARIANTS.index(variant)):
+            kind = f"a {'' if self.kind.straight else 'not '}straight matrix of {self.kind.bits} bits"
+            raise SchemeError(f"expected a variant for {kind} ({', '.join(self.possible_variants)}), got {variant!r}")
+        self._variants[tokens] = variant
 
     def matmul(self, x: NDArray[np.float32], *, mode: Mode = "fast", threads: int = 0) -> NDArray[np.float32]:
         """Y = x · Wᵀ for x [tokens, cols]; returns [tokens, rows] in fp32."""

@@ -1,12 +1,13 @@
 """Reads a container (a safetensors file) without trusting it.
 
-Bytes come by `pread` into fresh memory, never through a mapping: a file that shrinks under a mapping kills the process with SIGBUS, and
-the engine wants its weights in anonymous huge pages anyway. The size is checked again at every read, so a file that shrank or grew since
-it was opened is an `IntegrityError`.
+Bytes come by `pread` into fresh memory, and through a mapping only on request: a file that shrinks under a mapping kills the process with
+SIGBUS, and the engine wants its weights in anonymous huge pages anyway. The size is checked again at every read, so a file that shrank or
+grew since it was opened is an `IntegrityError`.
 """
 
 import errno
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,14 +53,17 @@ class Container:
 
     _fd = -1
 
-    def __init__(self, path: Path, fd: int, size_bytes: int, limits: Limits, memory: Memory | None = None) -> None:
+    def __init__(self, path: Path, fd: int, size_bytes: int, limits: Limits, memory: Memory | None = None, *, mapped: bool = False) -> None:
         self.path, self.size_bytes, self._memory = path, size_bytes, memory
+        self._mapping: NDArray[np.uint8] | None = None
         head = _read_head(fd, size_bytes, str(path), limits)
         header = scan_header(head, size_bytes - len(head), str(path), limits)
         hashes = check_seal(head, header, str(path))
         self.header_bytes = len(head)
         self.metadata, self._entries = header.metadata, header.entries
         self.hashes = None if hashes is None else dict(zip(header.entries, hashes, strict=True))
+        if mapped:
+            self._mapping = np.frombuffer(mmap.mmap(fd, size_bytes, prot=mmap.PROT_READ), np.uint8)
         self._fd = fd  # ours to close only from here on: a failed check leaves it to the caller
 
     def names(self) -> tuple[str, ...]:
@@ -146,7 +150,10 @@ class Container:
         if rows is not None:
             offset += rows[0] * (entry.nbytes // shape[0])
             shape = (rows[1] - rows[0], *shape[1:])
-        out = self._empty(shape, DTYPES[entry.dtype])
+        dtype = DTYPES[entry.dtype]
+        if self._mapping is not None and offset % dtype.itemsize == 0:
+            return self._mapping[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+        out = self._empty(shape, dtype)
         self._fill(out, offset)
         out.flags.writeable = False
         return out
@@ -163,10 +170,11 @@ class Container:
             read_exactly(self._fd, out.reshape(-1).data.cast("B"), offset, str(self.path), self.size_bytes)
 
 
-def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS, memory: Memory | None = None) -> Container:
+def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS, memory: Memory | None = None, *, mapped: bool = False) -> Container:
     """Open a safetensors file; kbit's own files are held against their seal at once (payloads by `Container.check`).
 
-    Tensors are read into `memory`, by default into ordinary arrays.
+    Tensors are read into `memory`, by default into ordinary arrays. With `mapped` they are the file's own pages, read by the system as they
+    are used, even after the container is closed: for a file that nobody writes to meanwhile.
 
     Raises:
         FormatError: it is not a safetensors file without holes; the message names file, field and offset.
@@ -179,7 +187,7 @@ def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS, memory: Me
         fd = os.dup(file.fileno())
     try:
         with storage_errors(path, "read the header"):
-            return Container(path, fd, os.fstat(fd).st_size, limits, memory)
+            return Container(path, fd, os.fstat(fd).st_size, limits, memory, mapped=mapped)
     except BaseException:
         os.close(fd)
         raise

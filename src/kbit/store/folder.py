@@ -131,6 +131,7 @@ def open_model(
     require_seal: bool = True,
     limits: Limits = DEFAULT_LIMITS,
     memory: Memory | None = None,
+    mapped: bool = False,
 ) -> StoredModel:
     """Open a model's folder: one that kbit wrote, or a plain checkpoint in safetensors.
 
@@ -140,6 +141,7 @@ def open_model(
         require_seal: refuse a folder whose configuration says kbit and whose files carry no seal.
         limits: of each header.
         memory: where tensors are read to; ordinary arrays without it.
+        mapped: tensors are the files' own pages (see `open_container`).
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: as their docstrings say.
@@ -148,7 +150,7 @@ def open_model(
     config = check_folder(folder, allow_code=allow_code)
     files, index = find_shards(folder)
     with ExitStack() as stack:
-        containers = {name: stack.enter_context(_open_shard(folder, name, limits, memory)) for name in files}
+        containers = {name: stack.enter_context(_open_shard(folder, name, limits, memory, mapped)) for name in files}
         model = StoredModel(folder, config, containers, index)
         quantization = config.get("quantization_config")
         if require_seal and model.manifest is None and isinstance(quantization, dict) and quantization.get("quant_method") == "kbit":
@@ -157,11 +159,11 @@ def open_model(
     return model
 
 
-def _open_shard(folder: Path, name: str, limits: Limits, memory: Memory | None) -> Container:
+def _open_shard(folder: Path, name: str, limits: Limits, memory: Memory | None, mapped: bool) -> Container:
     path = locate(folder, name)
     if not path.exists():
         raise FormatError(f"{folder}: the index names {name}, which is missing")
-    return open_container(path, limits, memory)
+    return open_container(path, limits, memory, mapped=mapped)
 
 
 def _place_tensors(path: Path, containers: Mapping[str, Container], index: Mapping[str, str] | None) -> dict[str, Container]:

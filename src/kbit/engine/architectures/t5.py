@@ -20,6 +20,9 @@ from kbit.engine.architectures.settings import Settings
 
 __all__ = ["t5"]
 
+#: distances up to which biases may differ: the engine has a table of all
+_LONGEST = 1 << 16
+
 _SPELLINGS = (("shared", "encoder.embed_tokens"), ("encoder.embed_tokens", "decoder.embed_tokens"))
 
 
@@ -78,7 +81,7 @@ def _attention(settings: Settings, sizes: HeadSizes, stack: str, index: int) -> 
     """All layers of a stack share the table of its first."""
     name = f"{stack}.block.{index}.layer.0.SelfAttention"
     buckets = settings.integer("relative_attention_num_buckets", default=32, least=4)
-    longest = settings.integer("relative_attention_max_distance", default=128)
+    longest = settings.integer("relative_attention_max_distance", default=128, most=_LONGEST)
     if longest <= buckets:
         raise settings.error(("relative_attention_max_distance",), f"more than {buckets} buckets", longest)
     return SelfAttention(
