@@ -81,10 +81,11 @@ class EncoderDecoderEngine:
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, path: str | Path, **options: Any) -> Self:
+    def load(cls, path: str | Path, *, mapped: bool = False, **options: Any) -> Self:
         """The model of a folder; arguments and errors as for `Engine.load`."""
         size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-        with open_model(path, memory=HugeMemory(size_bytes + size_bytes // 64)) as stored:
+        memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
+        with open_model(path, memory=memory, mapped=mapped) as stored:
             weights = ModelWeights(stored)
             return cls(make_encoder_decoder_plan(stored.config, weights), weights, **options)
 
