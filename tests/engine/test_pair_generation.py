@@ -66,8 +66,8 @@ def test_beams_write_what_transformers_writes(name: str, beams: int, checkpoint:
             )
             found = search.run([engine.start])
         tokens, scores = theirs(model, source, engine.start, num_beams=beams, num_return_sequences=beams, length_penalty=penalty)
-        # A random model repeats itself: texts that differ in the place of one token tie but for the last bits while they run, and which of them
-        # is dropped at the edge of the beams is torch's rounding against ours. What took its place is as good.
+        # A random model repeats itself: texts that differ in the place of one token tie but for the last bits while they run, and which of
+        # them is dropped at the edge of the beams is torch's rounding against ours. What took its place is as good.
         assert [float(one.score) for one in found] == pytest.approx(scores, abs=2e-4)
         differing = [one for one, wanted in zip(found, tokens, strict=True) if one.tokens[1:].tolist() != wanted]
         assert len(differing) <= 2
