@@ -2,7 +2,8 @@
 //
 // One instruction multiplies 16 tokens × 64 inputs of int8 with 64 inputs × 16 rows of levels, 16,384 multiply-adds into 256 32-bit sums. A
 // tile decodes to 64 bytes for each four inputs, which is the order that the unit wants: for many tokens a strip of tiles at once, into the
-// second-level cache; for up to sixteen a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through memory to the vector unit, which finishes them while the next group is multiplied.
+// second-level cache; for up to sixteen a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through
+// memory to the vector unit, which finishes them while the next group is multiplied.
 #include <cstring>
 
 #include "avx512.h"
@@ -17,8 +18,8 @@
 namespace kbit::avx512 {
 namespace {
 
-constexpr int kUnitTokens = 16;         // tokens of a multiplication
-constexpr int64_t kFewest = 5;     // tokens that pay for the unit
+constexpr int kUnitTokens = 16;  // tokens of a multiplication
+constexpr int64_t kFewest = 5;   // tokens that pay for the unit
 constexpr int kUnderWay = 2;     // groups in the unit before the sums of the first are read back: it takes its time
 
 // Levels as the unit multiplies them: signed, less their centre, where they fit into int8. Otherwise the bytes of the codebook, and sums begin
