@@ -102,6 +102,13 @@ inline float largest(__m512 v) {
   return out;
 }
 
+inline int32_t largest_of_ints(__m512i v) {
+  const auto in = bits_of<Ints>(v);
+  int32_t out = in.lane[0];
+  for (int i = 1; i < 16; ++i) out = in.lane[i] > out ? in.lane[i] : out;
+  return out;
+}
+
 inline int32_t total_of_ints(__m512i v) {
   const auto in = bits_of<Ints>(v);
   uint32_t out = 0;
@@ -141,6 +148,7 @@ inline __m512i counts_of_bytes(__m512i v) {
 #define _mm512_cvtepi32_ps(v) emulated::to_floats(v)
 #define _mm512_cvtps_epi32(v) emulated::to_ints(v)
 #define _mm512_reduce_max_ps(v) emulated::largest(v)
+#define _mm512_reduce_max_epi32(v) emulated::largest_of_ints(v)
 #define _mm512_reduce_add_epi32(v) emulated::total_of_ints(v)
 #define _mm512_reduce_add_epi64(v) emulated::total_of_longs(v)
 #undef _mm512_popcnt_epi8
