@@ -14,16 +14,19 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from kbit.core.scheme import Plan
 from kbit.engine.plan import make_encoder_decoder_plan, make_plan
 from kbit.engine.reference import ReferenceEngine
 from kbit.engine.reference_pair import ReferenceEncoderDecoder
 from kbit.engine.weights import ModelWeights
+from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
 from .models import KINDS, build, save
 
 Checkpoint = Callable[[str], Path]
 Engines = Callable[..., ReferenceEngine]
+Pack = Callable[[str, Plan], Path]
 Pairs = Callable[[Path], ReferenceEncoderDecoder]
 Plain = Callable[[dict[str, torch.Tensor]], ModelWeights]
 
@@ -43,6 +46,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         if name not in made:
             made[name] = save(build(name), tmp_path_factory.mktemp(name))
         return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pack(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """Name of a kind and a plan → its checkpoint packed by kbit, made once a session."""
+    made: dict[tuple[str, Plan], Path] = {}
+
+    def make(name: str, plan: Plan) -> Path:
+        if (name, plan) not in made:
+            made[name, plan] = tmp_path_factory.mktemp("packed") / name
+            quantize_folder(checkpoint(name), made[name, plan], plan, progress=False)
+        return made[name, plan]
 
     return make
 

@@ -19,7 +19,7 @@ from kbit.engine.weights import ModelWeights
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
-from .conftest import Checkpoint
+from .conftest import Checkpoint, Pack
 from .models import KINDS, difference, text
 
 TOLERANCE = 2e-5
@@ -32,16 +32,8 @@ Packed = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
-def packed(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    made: dict[tuple[str, str], Path] = {}
-
-    def make(kind: str, plan: str) -> Path:
-        if (kind, plan) not in made:
-            made[kind, plan] = tmp_path_factory.mktemp("packed") / kind
-            quantize_folder(checkpoint(kind), made[kind, plan], PLANS[plan], progress=False)
-        return made[kind, plan]
-
-    return make
+def packed(pack: Pack) -> Packed:
+    return lambda kind, plan: pack(kind, PLANS[plan])
 
 
 def text_for(kind: str, count: int, seed: int) -> list[int]:

@@ -16,10 +16,9 @@ from kbit.engine.engine_pair import EncoderDecoderEngine, groups
 from kbit.engine.feeds import Feed
 from kbit.engine.plan import make_encoder_decoder_plan
 from kbit.engine.weights import ModelWeights
-from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
-from .conftest import Checkpoint, Pairs
+from .conftest import Checkpoint, Pack, Pairs
 from .models import CONTEXT, PAIRS, answer_pair, build, difference, text
 
 TOLERANCE = 1e-5
@@ -35,16 +34,8 @@ Packed = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
-def packed(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    made: dict[tuple[str, str], Path] = {}
-
-    def make(name: str, plan: str) -> Path:
-        if (name, plan) not in made:
-            made[name, plan] = tmp_path_factory.mktemp("packed") / name
-            quantize_folder(checkpoint(name), made[name, plan], PLANS[plan], progress=False)
-        return made[name, plan]
-
-    return make
+def packed(pack: Pack) -> Packed:
+    return lambda name, plan: pack(name, PLANS[plan])
 
 
 def load(folder: Path, **options: Any) -> EncoderDecoderEngine:

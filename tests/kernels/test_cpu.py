@@ -1,6 +1,5 @@
 """Native products against the plain reference, bit for bit, on every instruction set of this machine."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from kbit.tensor.blocks import expand_groups
 from kbit.tensor.quantized import QuantizedTensor
 from kbit.tensor.scales import scale_values
 
+from .conftest import make
+
 SHAPES = [(1, 1), (15, 31), (16, 32), (17, 33), (33, 100), (48, 257)]
 SCHEMES = [
     *(f"nf{k}:g64" for k in range(1, 9)),
@@ -28,19 +29,6 @@ SCHEMES = [
     "quantile5:g16",
     "kmeans6:g128",
 ]
-
-
-@pytest.fixture(params=native.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
-
-
-def make(shape: tuple[int, int], text: str) -> QuantizedTensor:
-    weights = np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
-    return encode(weights, Scheme.parse(text), name="test")
 
 
 @pytest.mark.parametrize("text", SCHEMES)

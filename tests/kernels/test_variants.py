@@ -1,17 +1,13 @@
 """Every variant of fast mode against the plain reference, bit for bit, and what permits which."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from kbit import native
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Scheme
-from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix, matmul_fast
 from kbit.kernels.variants import FEW_TOKENS, TOKEN_CLASSES, VARIANTS, Kind, applicable
-from kbit.tensor.quantized import QuantizedTensor
+
+from .conftest import make
 
 SHAPES = [(1, 1), (17, 33), (40, 200), (48, 257)]
 SCHEMES = [
@@ -29,19 +25,6 @@ SCHEMES = [
     "nf3:g64",
     "int8:g64:dq8",
 ]
-
-
-@pytest.fixture(params=native.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
-
-
-def make(shape: tuple[int, int], text: str) -> QuantizedTensor:
-    weights = np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
-    return encode(weights, Scheme.parse(text), name="test")
 
 
 @pytest.mark.parametrize("text", SCHEMES)

@@ -24,10 +24,8 @@ from kbit.engine.ops import CrossAttention, ForwardPlan, Remember
 from kbit.engine.plan import make_plan
 from kbit.engine.program import MAX_ROWS, NativeProgram
 from kbit.engine.traffic import weight_bytes_per_token
-from kbit.engine.weights import ModelWeights
+from kbit.engine.weights import ModelWeights, open_weights
 from kbit.kernels.cpu import MODES, Mode
-from kbit.native.memory import HugeMemory
-from kbit.store.folder import open_model
 
 __all__ = ["CacheFormat", "Engine"]
 
@@ -99,11 +97,8 @@ class Engine:
             ModelError: an architecture or option that the engine does not do.
             FormatError, IntegrityError, StorageError: a folder that cannot be read.
         """
-        size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-        memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
-        with open_model(path, memory=memory, mapped=mapped) as stored:
-            weights = ModelWeights(stored)
-            return cls(make_plan(stored.config, weights, context), weights, **options)
+        with open_weights(path, mapped=mapped) as weights:
+            return cls(make_plan(weights.stored.config, weights, context), weights, **options)
 
     @property
     def workspace_bytes(self) -> int:

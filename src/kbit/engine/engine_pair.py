@@ -25,10 +25,8 @@ from kbit.engine.ops import EncoderDecoderPlan
 from kbit.engine.plan import make_encoder_decoder_plan
 from kbit.engine.program import MAX_ROWS
 from kbit.engine.source_stepper import SourceStepper
-from kbit.engine.weights import HeldWeights, ModelWeights
+from kbit.engine.weights import HeldWeights, ModelWeights, open_weights
 from kbit.kernels.cpu import Mode
-from kbit.native.memory import HugeMemory
-from kbit.store.folder import open_model
 
 __all__ = ["EncoderDecoderEngine"]
 
@@ -83,11 +81,8 @@ class EncoderDecoderEngine:
     @classmethod
     def load(cls, path: str | Path, *, mapped: bool = False, **options: Any) -> Self:
         """The model of a folder; arguments and errors as for `Engine.load`."""
-        size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-        memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
-        with open_model(path, memory=memory, mapped=mapped) as stored:
-            weights = ModelWeights(stored)
-            return cls(make_encoder_decoder_plan(stored.config, weights), weights, **options)
+        with open_weights(path, mapped=mapped) as weights:
+            return cls(make_encoder_decoder_plan(weights.stored.config, weights), weights, **options)
 
     @property
     def threads(self) -> int:

@@ -6,8 +6,10 @@ anew, so whoever keeps weights keeps them by `WeightInfo.owner`: tied names have
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,14 @@ from numpy.typing import NDArray
 from kbit.core.errors import DTypeError, ModelError
 from kbit.core.scheme import Scheme
 from kbit.engine.experts import STACKS, find_experts, read_experts
-from kbit.store.folder import StoredModel
+from kbit.native.memory import HugeMemory
+from kbit.store.folder import StoredModel, open_model
 from kbit.store.header import near
 from kbit.store.parts import part_names
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32"]
+__all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32", "open_weights"]
 
 #: dtype tags of safetensors that a weight left alone may have
 DENSE_TAGS = ("BF16", "F16", "F32")
@@ -167,6 +170,19 @@ class HeldWeights(ModelWeights):
     def forget(self) -> None:
         """Hold nothing any more."""
         self._held.clear()
+
+
+@contextmanager
+def open_weights(path: str | Path, *, mapped: bool) -> Iterator[ModelWeights]:
+    """The weights of a model's folder, open inside the block: read straight into huge pages, or `mapped`, the file's own pages.
+
+    Raises:
+        FormatError, LimitError, IntegrityError, StorageError: as `open_model`.
+    """
+    size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+    memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
+    with open_model(path, memory=memory, mapped=mapped) as stored:
+        yield ModelWeights(stored)
 
 
 def _logical(name: str, shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:

@@ -1,16 +1,16 @@
 """A model in kbit's engine, as `bench` drives it. Needs no torch."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from kbit import native
 from kbit.core.errors import ModelError
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 
-__all__ = ["EngineRunner"]
+__all__ = ["EngineRunner", "engine_threads"]
 
 
 class EngineRunner:
@@ -36,15 +36,9 @@ class EngineRunner:
         """The engine over a model's folder (errors as `Engine.load`)."""
         return cls(Engine.load(path, mode=mode))
 
-    @contextmanager
-    def threads(self, count: int) -> Iterator[int]:
+    def threads(self, count: int) -> AbstractContextManager[int]:
         """See `Runner.threads`."""
-        before = self.engine.threads
-        self.engine.threads = min(count or native.threads(), before)
-        try:
-            yield self.engine.threads
-        finally:
-            self.engine.threads = before
+        return engine_threads(self.engine, count)
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """See `Runner.prefill`."""
@@ -57,3 +51,18 @@ class EngineRunner:
 
     def _step(self, tokens: Sequence[int]) -> None:
         self._next = int(self.engine.step([Feed(self._sequence, tokens)])[0].argmax())
+
+
+class _Threaded(Protocol):
+    threads: int
+
+
+@contextmanager
+def engine_threads(engine: _Threaded, count: int) -> Iterator[int]:
+    """Run an engine with `count` threads (0: all that may be used, never more than it was made with); gives the number."""
+    before = engine.threads
+    engine.threads = min(count or native.threads(), before)
+    try:
+        yield engine.threads
+    finally:
+        engine.threads = before

@@ -1,13 +1,13 @@
 """A model that encodes one text and decodes another, in kbit's engine, as `bench` drives it. Needs no torch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from kbit import native
 from kbit.engine.engine_pair import EncoderDecoderEngine
 from kbit.engine.feeds import Feed
+from kbit.evaluate.engine_runner import engine_threads
 
 __all__ = ["SourceRunner"]
 
@@ -31,15 +31,9 @@ class SourceRunner:
         """The engine over a model's folder (errors as `EncoderDecoderEngine.load`)."""
         return cls(EncoderDecoderEngine.load(path, mode=mode))
 
-    @contextmanager
-    def threads(self, count: int) -> Iterator[int]:
+    def threads(self, count: int) -> AbstractContextManager[int]:
         """See `Runner.threads`."""
-        before = self.engine.threads
-        self.engine.threads = min(count or native.threads(), before)
-        try:
-            yield self.engine.threads
-        finally:
-            self.engine.threads = before
+        return engine_threads(self.engine, count)
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """See `Runner.prefill`: encodes the text, and computes the logits of the first token."""
