@@ -123,16 +123,20 @@ class Sums {
     if (group >= groups) return;
     if (group + 1 < groups) levels_.prepare(Inputs(m_, group + 1, groups), group + 1);
     const Inputs inputs(m_, group, groups);
-    for (int b = 0; b < Blocks; ++b) {
-      const uint8_t* levels = levels_.of(inputs, group);
-      tiles::zero<tiles::kSums>();
-      for (int64_t i = inputs.begin; i < inputs.end; i += Step, levels += Step * kTileRows) {
-        tiles::load<tiles::kTokens>(blocks_[b].q + i, blocks_[b].stride);
-        tiles::load<tiles::kLevels>(levels, 64);
-        tiles::multiply<Centred>();
+    const uint8_t* levels = levels_.of(inputs, group);
+    tiles::zero<tiles::kSums>();
+    if constexpr (Blocks == 2) tiles::zero<tiles::kOtherSums>();
+    for (int64_t i = inputs.begin; i < inputs.end; i += Step, levels += Step * kTileRows) {
+      tiles::load<tiles::kLevels>(levels, 64);
+      tiles::load<tiles::kTokens>(blocks_[0].q + i, blocks_[0].stride);
+      tiles::multiply<tiles::kSums, Centred>();
+      if constexpr (Blocks == 2) {
+        tiles::load<tiles::kTokens>(blocks_[1].q + i, blocks_[1].stride);
+        tiles::multiply<tiles::kOtherSums, Centred>();
       }
-      tiles::store<tiles::kSums>(sums_[group % kPlaces][b], 64);
     }
+    tiles::store<tiles::kSums>(sums_[group % kPlaces][0], 64);
+    if constexpr (Blocks == 2) tiles::store<tiles::kOtherSums>(sums_[group % kPlaces][1], 64);
   }
 
   inline __attribute__((always_inline)) __m512i of(int64_t group, int block, int token) const {
