@@ -3,8 +3,8 @@
     python benchmarks/batch.py [--type nf4:g64] [--sizes 1 2 4 8 16 32] [--threads 1 2] [--rounds 5] [--folder DIR] [--json FILE]
 
 A step feeds one token to each sequence. All sizes take turns in each round, with a probe of the processor's int8 rate between them; figures
-are medians. `roof` is that rate (multiply-adds a second of `vpdpbusd` or its like, in registers) over the parameters of the model: the tokens a
-second of an engine that did nothing but those; the matrix unit of AMX is above it.
+are medians. `roof` is that rate (multiply-adds a second of `vpdpbusd` or its like, in registers) over the parameters of the model: the
+tokens a second of an engine that did nothing but those; the matrix unit of AMX is above it.
 """
 
 import argparse
@@ -70,9 +70,10 @@ def measure(path: Path, threads: int, options: argparse.Namespace) -> list[dict[
     for size, speeds in found.items():
         median, roof = statistics.median(speeds), statistics.median(roofs)
         row = {"threads": threads, "batch": size, "tokens_per_s": median, "roof_tokens_per_s": roof, "samples": speeds}
-        rows.append(row | {"times_batch_of_first": median / statistics.median(found[options.sizes[0]])})
+        times = median / statistics.median(found[options.sizes[0]])
+        rows.append(row | {"times_batch_of_first": times})
         print(
-            f"{threads} thread(s)  batch {size:3}  {median:7.1f} tokens/s  {rows[-1]['times_batch_of_first']:5.2f} × batch {options.sizes[0]}"
+            f"{threads} thread(s)  batch {size:3}  {median:7.1f} tokens/s  {times:5.2f} × batch {options.sizes[0]}"
             f"  {median / roof:4.0%} of the int8 roof of {roof:.0f}"
         )
     return rows

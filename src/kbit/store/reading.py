@@ -28,12 +28,17 @@ def read_exactly(fd: int, out: memoryview, offset: int, path: str, size_bytes: i
         if now != size_bytes:
             raise IntegrityError(f"{path}: expected {size_bytes} bytes as when it was opened, got {now}: another program changed it")
         if len(out) < _LONG:
-            return _fill(fd, out, offset, path)
-        middle = len(out) // 2
-        with ThreadPoolExecutor(1) as other:
-            second = other.submit(_fill, fd, out[middle:], offset + middle, path)
-            _fill(fd, out[:middle], offset, path)
-            second.result()
+            _fill(fd, out, offset, path)
+        else:
+            _fill_halves(fd, out, offset, path)
+
+
+def _fill_halves(fd: int, out: memoryview, offset: int, path: str) -> None:
+    middle = len(out) // 2
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(_fill, fd, out[middle:], offset + middle, path)
+        _fill(fd, out[:middle], offset, path)
+        second.result()
 
 
 def _fill(fd: int, out: memoryview, offset: int, path: str) -> None:
