@@ -27,6 +27,7 @@ from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import encode
 from kbit.encoders.reference import nearest_codes
+from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
@@ -81,8 +82,9 @@ def encode_gptq(
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
+    encode_matrix = _encode_matrix if scheme.dims == 1 else encode_vector_matrix
     done = [
-        _encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
+        encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
