@@ -15,6 +15,7 @@ Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def encode_gptq(
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
-    encode_matrix = _encode_matrix if scheme.dims == 1 else encode_vector_matrix
+    encode_matrix = _encode_matrix if scheme.dims == 1 else partial(encode_vector_matrix, refit=array.ndim == 2)
     done = [
         encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))

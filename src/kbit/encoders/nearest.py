@@ -31,7 +31,7 @@ from kbit.native import encoding as native
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, logical_shape
 from kbit.tensor.packing import plane_bytes
-from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes
+from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes, stored_vectors
 from kbit.tensor.scales import scale_anchor, super_scale_for
 
 __all__ = ["NearestEncoder", "Piece", "Segment", "encode", "encode_pieces", "encoder_for"]
@@ -173,11 +173,11 @@ class NearestEncoder:
 
     def constant_segments(self) -> list[Segment]:
         """What does not belong to any rows: the codebook of a fitted grid and the super-scales of e4m3."""
-        constants: dict[str, Float32] = {}
+        constants: dict[str, Array] = {}
         if self.scheme.scale_dtype == "e4m3":
             constants["weight_super_scale"] = self._matrix_super_scales()
         if self._fitted:
-            constants["weight_codebook"] = self.levels if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
+            constants["weight_codebook"] = stored_vectors(self.levels) if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
         return [Segment(part, 0, values.reshape(-1).view(np.uint8)) for part, values in constants.items()]
 
     def _options(self) -> native.EncodeOptions:
@@ -343,7 +343,7 @@ def _checked_levels(levels: Float32, scheme: Scheme, name: str) -> Float32:
             raise ShapeError(f"{name}: expected a codebook [{1 << scheme.bits}, {scheme.dims}], got shape {list(levels.shape)}")
         if not np.isfinite(levels).all():
             raise NumericsError(f"{name}: expected a finite codebook")
-        return np.ascontiguousarray(levels)
+        return stored_vectors(levels).view(np.float16).astype(np.float32)
     if levels.ndim != 1 or not 1 <= levels.size <= 1 << scheme.bits:
         raise ShapeError(f"{name}: expected 1…{1 << scheme.bits} levels, got shape {list(levels.shape)}")
     if not np.isfinite(levels).all() or (np.diff(levels) <= 0).any():

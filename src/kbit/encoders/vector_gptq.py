@@ -7,6 +7,8 @@ from the errors of columns before V and R_VV is the triangle of V's own. So the 
 
 over the whole codebook: errors inside a vector weigh by the triangle, not each for itself. (Tseng et al., "QuIP#", 2024, §4.3, call the block
 form BlockLDLQ.) Scales are decided group by group for the weights as compensated by then, as for other grids.
+
+A fitted codebook is then fitted again, to codes and scales as they are, under H (`kbit.encoders.vector_refit`), and all is encoded once more.
 """
 
 from dataclasses import replace
@@ -17,10 +19,11 @@ import numpy.typing as npt
 
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.vector_nearest import encode_groups
+from kbit.encoders.vector_refit import refit_codebook
 from kbit.encoders.vectors import VectorGroups
 from kbit.tensor.blocks import BlockLayout, rows_of_tiles, tiles_of_rows
 from kbit.tensor.packing import pack
-from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.quantized import QuantizedTensor, stored_vectors
 from kbit.tensor.scales import decode_scale
 
 __all__ = ["best_entries", "encode_vector_matrix"]
@@ -31,14 +34,28 @@ Float32 = npt.NDArray[np.float32]
 
 
 def encode_vector_matrix(
-    weights: Float32, first: QuantizedTensor, hessian: Array, diagonal: Float32, name: str, damping: float, block: int, threads: int
+    weights: Float32,
+    first: QuantizedTensor,
+    hessian: Array,
+    diagonal: Float32,
+    name: str,
+    damping: float,
+    block: int,
+    threads: int,
+    *,
+    refit: bool,
 ) -> QuantizedTensor:
-    """One matrix [rows, cols]; `first` is its nearest encoding, whose codebook is kept."""
+    """One matrix [rows, cols]; `first` is its nearest encoding, whose codebook is where to start, and stays as it is unless `refit`."""
     dims = first.scheme.dims
     order = _order(diagonal, dims) if "actorder" in first.scheme.methods else np.arange(len(diagonal))
     factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
-    work = _Work(weights.T[order], factor, first, order, diagonal if "imp" in first.scheme.methods else None)
-    codes = work.run(max(block // dims, 1) * dims)
+    columns, importance = weights.T[order], diagonal if "imp" in first.scheme.methods else None
+    for last in (False, True) if refit and first.codebook is not None else (True,):
+        work = _Work(columns, factor, first, order, importance)
+        codes = work.run(max(block // dims, 1) * dims)
+        if not last:
+            fitted = refit_codebook(columns.T, codes.T, work.value[:, work.group], factor @ factor.T, first.levels)
+            first = replace(first, codebook=stored_vectors(fitted))
     planes = pack(np.ascontiguousarray(codes[np.argsort(order[::dims])].T), first.scheme.bits, threads=threads)
     return replace(first, weight=planes, scale=tiles_of_rows(work.stored))
 

@@ -17,6 +17,7 @@ from kbit.encoders.vectors import VectorGroups, best_scales, fit_codebook
 from kbit.native import encoding as native
 from kbit.tensor.blocks import TILE_ROWS, BlockLayout, rows_of_tiles, tiles_of_rows
 from kbit.tensor.packing import pack
+from kbit.tensor.quantized import stored_vectors
 from kbit.tensor.scales import SCALE_LIMITS, round_scale, super_scale_for
 
 __all__ = ["SAMPLE_SIZE", "VectorEncoder", "encode_groups"]
@@ -43,7 +44,7 @@ class VectorEncoder(NearestEncoder):
 
     def _fit_levels(self) -> Float32:
         assert isinstance(self._sample, VectorSample)
-        return fit_codebook(self._sample.groups(), self.scheme.bits)
+        return stored_vectors(fit_codebook(self._sample.groups(), self.scheme.bits)).view(np.float16).astype(np.float32)
 
     def encode_rows(self, row_begin: int, weights: Any, *, matrix: int = 0, importance: Array | None = None) -> list[Segment]:
         """Stored form of rows [row_begin, row_begin + n) of a matrix, as `NearestEncoder.encode_rows`."""

@@ -5,7 +5,7 @@ weight_scale         uint16    [tiles, groups, 16]   fp16 bits; with e4m3 uint8 
 weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp16
 weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
 weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
-                               [2^bits, dims]        vq: an entry holds the `dims` weights that its code stands for
+                     uint16    [2^bits, dims]        vq: fp16 bits; an entry holds the `dims` weights that its code stands for
 
 A stack of E matrices has scales, super-scales and zero points of shape [E, …].
 """
@@ -25,7 +25,7 @@ from kbit.tensor.blocks import BlockLayout, code_cols, expand_groups, logical_sh
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
 
-__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes"]
+__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes", "stored_vectors"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -55,7 +55,8 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
     if not scheme.symmetric:
         parts["weight_zero"] = (stack + layout.scale_shape, np.dtype(np.uint8))
     if fitted:
-        parts["weight_codebook"] = ((1 << scheme.bits, *((scheme.dims,) if scheme.dims > 1 else ())), np.dtype(np.float32))
+        vectors = ((1 << scheme.bits, scheme.dims), np.dtype(np.uint16))
+        parts["weight_codebook"] = vectors if scheme.dims > 1 else ((1 << scheme.bits,), np.dtype(np.float32))
     return parts
 
 
@@ -73,6 +74,11 @@ def pad_codebook(levels: Float32, bits: int) -> Float32:
     return np.pad(np.asarray(levels, np.float32), (0, (1 << bits) - levels.size), mode="edge")
 
 
+def stored_vectors(codebook: Float32) -> npt.NDArray[np.uint16]:
+    """A vector codebook [2^bits, dims] as stored: fp16 bits; what lies beyond fp16 is cut to its largest value."""
+    return np.clip(codebook, -65504, 65504).astype(np.float16).view(np.uint16)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedTensor:
     """One tensor in k bits: w ≈ scale · (levels[code] − zero_point).
@@ -86,7 +92,7 @@ class QuantizedTensor:
         scale: stored scales.
         super_scale: what the stored scales are multiples of (e4m3, dq8).
         zero_point: integers in level units (asymmetric schemes).
-        codebook: fitted levels; None where they follow from the scheme.
+        codebook: fitted levels as stored; None where they follow from the scheme.
     """
 
     scheme: Scheme
@@ -95,7 +101,7 @@ class QuantizedTensor:
     scale: Array
     super_scale: Float32 | None = None
     zero_point: Bytes | None = None
-    codebook: Float32 | None = None
+    codebook: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -136,9 +142,7 @@ class QuantizedTensor:
         if self.codebook is None:
             return _fixed_levels(self.scheme)
         if self.codebook.ndim == 2:
-            entries = self.codebook.view()
-            entries.flags.writeable = False
-            return entries
+            return self.codebook.view(np.float16).astype(np.float32)
         distinct = self.codebook[: int(np.count_nonzero(self.codebook != self.codebook[-1])) + 1].view()
         distinct.flags.writeable = False
         return distinct
@@ -219,7 +223,7 @@ class QuantizedTensor:
     def _validate_codebook(self) -> None:
         if self.codebook is None:
             return
-        if not np.isfinite(self.codebook).all():
+        if not np.isfinite(self.levels if self.codebook.ndim == 2 else self.codebook).all():
             raise NumericsError("expected a codebook of finite levels, got NaN or Inf")
         if self.codebook.ndim == 2:
             return
