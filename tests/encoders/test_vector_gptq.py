@@ -28,7 +28,7 @@ def output_error(weights: np.ndarray, decoded: np.ndarray, hessian: np.ndarray) 
 
 
 def brute_force(weights: np.ndarray, hessian: np.ndarray, scheme: Scheme, codebook: np.ndarray) -> np.ndarray:
-    """Decoded weights when each vector takes the entry that costs least, all later weights free, and these then move to where they cost least."""
+    """Decoded weights when each vector takes the entry that costs least, and later weights then move to where they cost least."""
     rows, cols = weights.shape
     dims, width = scheme.dims, cols if scheme.group_size == -1 else scheme.group_size
     diagonal = np.diagonal(hessian).astype(np.float64)
@@ -106,7 +106,9 @@ def test_a_refitted_codebook_is_the_best_for_its_codes() -> None:
         return output_error(weights, scale * codebook[codes].reshape(24, -1)[:, :31], hessian)
 
     found = refit_codebook(weights, codes, scale, hessian, np.zeros((4, 2), np.float32))
-    columns = [np.where((np.repeat(codes, 2, axis=1)[:, :31] == e) & (np.arange(31) % 2 == c), scale, 0) for e in range(4) for c in range(2)]
+    columns = [
+        np.where((np.repeat(codes, 2, axis=1)[:, :31] == e) & (np.arange(31) % 2 == c), scale, 0) for e in range(4) for c in range(2)
+    ]
     gram = np.array([[np.einsum("ri,ij,rj->", a, hessian.astype(np.float64), b) for b in columns] for a in columns])
     moment = np.array([np.einsum("ri,ij,rj->", a, hessian.astype(np.float64), weights) for a in columns])
     best = np.linalg.solve(gram, moment).reshape(4, 2)

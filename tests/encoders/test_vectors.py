@@ -132,9 +132,7 @@ def test_gaussian_weights_lose_what_the_codebook_says(head: str, limit: float) -
 @pytest.mark.parametrize("scale_dtype", ["e4m3", "dq8"])
 def test_narrow_scales_cost_little(scale_dtype: str) -> None:
     weights = normal(50, 288) * np.exp(normal(50, 1, seed=3))
-    plain, narrow = (
-        encode(weights, Scheme.parse(f"vq2d3:g96:mse{more}")).dequantize() for more in ("", f":{scale_dtype}")
-    )
+    plain, narrow = (encode(weights, Scheme.parse(f"vq2d3:g96:mse{more}")).dequantize() for more in ("", f":{scale_dtype}"))
     assert np.square(weights - narrow).mean() < 1.1 * np.square(weights - plain).mean()
 
 

@@ -24,7 +24,7 @@ from kbit.core.methods import METHODS, checked_methods
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["GRIDS", "KEEP", "Plan", "Scheme", "TensorKind"]
+__all__ = ["GRIDS", "KEEP", "VECTOR_BITS", "VECTOR_GRIDS", "Plan", "Scheme", "TensorKind"]
 
 SCHEME_VERSION = 1
 DEFAULT_GROUP_SIZE = 64
@@ -46,9 +46,9 @@ GRIDS: Mapping[str, range] = {
     "nvq": range(2, 7),
 }
 
-#: grids whose codes stand for several weights → dims → the bits of a code they are defined for
+#: grids whose codes stand for several weights, and dims → the bits of a code that they are defined for
+VECTOR_GRIDS = ("vq", "nvq")
 VECTOR_BITS: Mapping[int, tuple[int, ...]] = {2: (2, 3, 4, 5, 6), 3: (3, 6)}
-_VECTOR_GRIDS = ("vq", "nvq")
 
 #: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
 DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
@@ -134,7 +134,7 @@ class Scheme:
             raise SchemeError(f"levels per octave belong to the log grid, not to {self.grid!r}")
 
     def _check_dims(self) -> None:
-        if self.grid not in _VECTOR_GRIDS:
+        if self.grid not in VECTOR_GRIDS:
             if self.dims != 1 or not _is_int(self.dims):
                 raise SchemeError(f"codes of the {self.grid} grid stand for one weight, got dims {self.dims!r}")
             return
@@ -145,7 +145,9 @@ class Scheme:
         if _is_int(size) and size != -1 and size % (32 * self.dims):
             below = size // (32 * self.dims) * 32 * self.dims
             near = " or ".join(f"g{group}" for group in (below, below + 32 * self.dims) if 0 < group <= 1024)
-            raise SchemeError(f"groups of {self.grid!r} with {self.dims} weights a code hold a multiple of {32 * self.dims}: {near}, got g{size}")
+            raise SchemeError(
+                f"groups of {self.grid!r} with {self.dims} weights a code hold a multiple of {32 * self.dims}: {near}, got g{size}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -253,7 +255,7 @@ def _vector_text(bits: int, dims: int) -> str:
 
 def _size_of_code(grid: str, bits: str, letter: str | None, detail: str, text: str) -> dict[str, Any]:
     """Bits of a code and the detail's field, from what a text's head says."""
-    if grid in _VECTOR_GRIDS:
+    if grid in VECTOR_GRIDS:
         if letter != "d":
             raise SchemeError(f"scheme {shown(text)} lacks the weights that one code stands for: expected '{grid}2d3' or '{grid}2d2'")
         dims = _number(detail)

@@ -177,7 +177,9 @@ class NearestEncoder:
         if self.scheme.scale_dtype == "e4m3":
             constants["weight_super_scale"] = self._matrix_super_scales()
         if self._fitted:
-            constants["weight_codebook"] = stored_vectors(self.levels) if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
+            constants["weight_codebook"] = (
+                stored_vectors(self.levels) if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
+            )
         return [Segment(part, 0, values.reshape(-1).view(np.uint8)) for part, values in constants.items()]
 
     def _options(self) -> native.EncodeOptions:

@@ -1,14 +1,15 @@
 """GPTQ over vectors: a code's columns are rounded together, and later ones make up for their errors.
 
-As `kbit.encoders.gptq`, with H = R Rᵀ: a row loses Σ_V ‖e_V R_VV + v_V‖² over its vectors V = `dims` neighbouring columns, where v_V comes
-from the errors of columns before V and R_VV is the triangle of V's own. So the entry c of V minimises
+As `kbit.encoders.gptq`, with H = R Rᵀ: a row loses Σ_V ‖e_V R_VV + v_V‖² over its vectors V = `dims` neighbouring columns, where v_V
+comes from the errors of columns before V and R_VV is the triangle of V's own. So the entry c of V minimises
 
     ‖(w_V − scale · c) R_VV + v_V‖²
 
-over the whole codebook: errors inside a vector weigh by the triangle, not each for itself. (Tseng et al., "QuIP#", 2024, §4.3, call the block
-form BlockLDLQ.) Scales are decided group by group for the weights as compensated by then, as for other grids.
+over the whole codebook: errors inside a vector weigh by the triangle, not each for itself. (Tseng et al., "QuIP#", 2024, §4.3, call the
+block form BlockLDLQ.) Scales are decided group by group for the weights as compensated by then, as for other grids.
 
-A fitted codebook is then fitted again, to codes and scales as they are, under H (`kbit.encoders.vector_refit`), and all is encoded once more.
+A fitted codebook is then fitted again, to codes and scales as they are, under H (`kbit.encoders.vector_refit`), and all is encoded once
+more.
 """
 
 from dataclasses import replace
@@ -116,7 +117,9 @@ class _Work:
         _, encoded = encode_groups(groups, self.first.scheme, self.codebook, current.shape[1], unit)
         group = begin // self.group_size
         self.stored[:, group] = rows_of_tiles(encoded.scale, current.shape[1])[:, 0]
-        self.value[:, group] = rows_of_tiles(decode_scale(encoded.scale, super_scale, self.first.scheme.scale_dtype), current.shape[1])[:, 0]
+        self.value[:, group] = rows_of_tiles(decode_scale(encoded.scale, super_scale, self.first.scheme.scale_dtype), current.shape[1])[
+            :, 0
+        ]
 
     def _round(self, start: int, stop: int, carried: Float32) -> None:
         """Round columns start…stop; `carried` is their v so far, and is used up."""

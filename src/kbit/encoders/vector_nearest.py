@@ -15,10 +15,10 @@ from kbit.encoders.inputs import Importance, as_float32
 from kbit.encoders.nearest import NearestEncoder, Segment
 from kbit.encoders.vectors import VectorGroups, best_scales, fit_codebook
 from kbit.native import encoding as native
-from kbit.tensor.blocks import TILE_ROWS, BlockLayout, rows_of_tiles, tiles_of_rows
+from kbit.tensor.blocks import TILE_ROWS, BlockLayout, tiles_of_rows
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import stored_vectors
-from kbit.tensor.scales import SCALE_LIMITS, round_scale, super_scale_for
+from kbit.tensor.scales import round_scale, super_scale_for
 
 __all__ = ["SAMPLE_SIZE", "VectorEncoder", "encode_groups"]
 
@@ -63,7 +63,9 @@ class VectorEncoder(NearestEncoder):
 
     def _matrix_super_scales(self) -> Float32:
         self._check_prepared()
-        return super_scale_for((self._spread * _LARGEST_SCALE).astype(np.float32), self.scheme.scale_dtype, float(np.abs(self.levels).max()))
+        return super_scale_for(
+            (self._spread * _LARGEST_SCALE).astype(np.float32), self.scheme.scale_dtype, float(np.abs(self.levels).max())
+        )
 
 
 def encode_groups(

@@ -1,8 +1,8 @@
 """The codebook that fits codes and scales best under a Hessian: the last step between two rounds of GPTQ over vectors.
 
-With codes and scales fixed, ŵ is linear in the codebook C, so Σ_rows (w − ŵ) H (w − ŵ)ᵀ is a quadratic form in its 2^bits · dims numbers. Its
-gradient is gathered from (ŵ − w) H, code by code, and conjugate gradients (Hestenes and Stiefel, 1952) go down from the codebook at hand.
-(Egiazarian et al., "AQLM", 2024, §3.2, update codebooks likewise, by Adam.)
+With codes and scales fixed, ŵ is linear in the codebook C, so Σ_rows (w − ŵ) H (w − ŵ)ᵀ is a quadratic form in its 2^bits · dims
+numbers. Its gradient is gathered from (ŵ − w) H, code by code, and conjugate gradients (Hestenes and Stiefel, 1952) go down from the
+codebook at hand. (Egiazarian et al., "AQLM", 2024, §3.2, update codebooks likewise, by Adam.)
 """
 
 from typing import Any
@@ -33,8 +33,8 @@ def refit_codebook(weights: Float32, codes: Bytes, scale: Float32, hessian: Floa
     cols, dims = weights.shape[1], codebook.shape[1]
 
     def product(entries: Float64) -> Float32:
-        decoded = scale * entries.astype(np.float32)[codes].reshape(len(codes), -1)[:, :cols]
-        out: Float32 = decoded @ hessian
+        decoded = entries.astype(np.float32)[codes].reshape(len(codes), -1)[:, :cols]
+        out: Float32 = (scale * decoded) @ hessian
         return out
 
     def gathered(values: Float32) -> Float64:
