@@ -178,7 +178,7 @@ def test_a_scheme_does_not_change():
         ("float4e2r3", "cannot read scheme"),
         ("16:g64", "cannot read scheme '16:g64'"),
         ("flaot4", "unknown grid 'flaot': did you mean 'float'"),
-        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, quantile"),
+        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, nvq, quantile, vq"),
         ("none16", "unknown grid 'none'"),
         ("nf0", "grid 'nf' is defined for 1…8 bits, got 0"),
         ("nf9", "grid 'nf' is defined for 1…8 bits, got 9"),
@@ -307,6 +307,7 @@ def test_json_names_every_field():
         "scale_search": "absmax",
         "scale_dtype": "fp16",
         "methods": [],
+        "dims": 1,
     }
     assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
 

@@ -16,7 +16,7 @@ a tensor larger than memory goes from file to file; the bytes are the same.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,13 @@ class Segment:
     part: str
     offset: int
     data: Bytes
+
+
+class Sample(Protocol):
+    """What is kept of the rows for fitted levels."""
+
+    def add(self, matrix: int, row_begin: int, weights: Array, importance: Importance | None) -> None:
+        """Look at rows [row_begin, row_begin + n) of a matrix."""
 
 
 class Piece(NamedTuple):
@@ -108,7 +115,7 @@ class NearestEncoder:
         if levels is not None:
             levels = _checked_levels(levels, scheme, name)
         self._levels = levels if self._fitted else levels_for(self.scheme)
-        self._sample = LevelSample(self._matrices, self._layout) if self._levels is None else None
+        self._sample = self._new_sample() if self._levels is None else None
         self._spread = np.zeros(self._matrices)
         self._prepared_rows = 0
 
@@ -128,6 +135,9 @@ class NearestEncoder:
             self._check_prepared()
             self._levels = self._fit_levels()
         return self._levels
+
+    def _new_sample(self) -> Sample:
+        return LevelSample(self._matrices, self._layout)
 
     def _fit_levels(self) -> Float32:
         assert isinstance(self._sample, LevelSample)

@@ -64,7 +64,8 @@ def encode_vector_matrix(
 def best_entries(target: Float32, scale: Float32, table: Float32) -> Bytes:
     """Entry of `table` [n, dims] with the least ‖target − scale · entry‖² for each column of `target` [dims, rows]; scale [rows]."""
     half = np.square(table).sum(1, keepdims=True) * np.float32(0.5)
-    return np.argmax(scale * (table @ target) - np.square(scale) * half, axis=0).astype(np.uint8)
+    best: npt.NDArray[np.intp] = np.argmax(scale * (table @ target) - np.square(scale) * half, axis=0)
+    return best.astype(np.uint8)
 
 
 def _order(diagonal: Float32, dims: int) -> npt.NDArray[np.intp]:

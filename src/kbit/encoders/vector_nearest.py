@@ -32,15 +32,10 @@ _LARGEST_SCALE = 1.25
 
 
 class VectorEncoder(NearestEncoder):
-    """Encodes one tensor piece by piece with a vector grid; used like `NearestEncoder`."""
+    """Encodes one tensor piece by piece with a vector grid; used like `NearestEncoder`; its levels are a codebook [2^bits, dims]."""
 
-    def __init__(
-        self, shape: tuple[int, ...], scheme: Scheme, *, name: str = "tensor", levels: Float32 | None = None, threads: int = 0
-    ) -> None:
-        """Encoder of a tensor of logical `shape`; `levels` is a codebook [2^bits, dims] of ``vq`` that is known already."""
-        super().__init__(shape, scheme, name=name, levels=levels, threads=threads)
-        if self._sample is not None:
-            self._sample = VectorSample(self._matrices, self._layout, scheme.dims)
+    def _new_sample(self) -> "VectorSample":
+        return VectorSample(self._matrices, self._layout, self.scheme.dims)
 
     def _fit_levels(self) -> Float32:
         assert isinstance(self._sample, VectorSample)

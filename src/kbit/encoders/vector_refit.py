@@ -34,8 +34,7 @@ def refit_codebook(weights: Float32, codes: Bytes, scale: Float32, hessian: Floa
 
     def product(entries: Float64) -> Float32:
         decoded = entries.astype(np.float32)[codes].reshape(len(codes), -1)[:, :cols]
-        out: Float32 = (scale * decoded) @ hessian
-        return out
+        return np.asarray((scale * decoded) @ hessian, np.float32)
 
     def gathered(values: Float32) -> Float64:
         weighted = values * scale
