@@ -47,6 +47,16 @@ void build_integers(Matrix& m) {
   std::fill(m.integer.q + count, m.integer.q + 256, m.integer.q[0]);
 }
 
+// Blocks of D · 32 inputs → 32 bytes for each component.
+template <int D>
+void cut(const int8_t* inputs, int64_t blocks, int8_t* q) {
+  for (int64_t block = 0; block < blocks; ++block, inputs += D * kBlockInputs, q += D * kBlockInputs) {
+    for (int c = 0; c < D; ++c) {
+      for (int j = 0; j < kBlockInputs; ++j) q[c * kBlockInputs + j] = inputs[D * j + c];
+    }
+  }
+}
+
 }  // namespace
 
 Status build_joint(Matrix& m, const float* codebook, int n_entries) {
@@ -85,19 +95,17 @@ void quantize_input(const Kernels& kernels, const Matrix& m, const float* x, int
   if (m.dims == 1) return kernels.quantize(m, x, q, scale, sum);
   // Group by group in the inputs' own order, then cut into components.
   Matrix group{};
-  const int64_t size = m.activation_group * m.dims, bytes = input_bytes(m);
-  std::memset(q, 0, static_cast<size_t>(bytes));
+  const int64_t size = m.activation_group * m.dims, blocks = m.activation_group / kBlockInputs;
   for (int64_t g = 0; g < input_groups(m); ++g) {
     const int64_t begin = g * size;
-    int8_t natural[kMostInputs + kBlockInputs];
+    int8_t natural[kMostInputs + kBlockInputs] = {};
     group.cols = group.inputs = std::min(size, m.inputs - begin);
     group.kblocks = ceil_div(group.cols, kBlockInputs);
     group.activation_group = kMostInputs;
     kernels.quantize(group, x + begin, natural, scale + g, sum + g);
-    for (int64_t i = 0; i < group.cols; ++i) {
-      const int64_t code = i / m.dims, component = i % m.dims;
-      q[begin + code / kBlockInputs * kBlockInputs * m.dims + component * kBlockInputs + code % kBlockInputs] = natural[i];
-    }
+    const int64_t count = std::min(blocks, m.kblocks - g * blocks);
+    if (m.dims == 2) cut<2>(natural, count, q + begin);
+    else cut<3>(natural, count, q + begin);
   }
 }
 
