@@ -100,6 +100,16 @@ def test_zeros_decode_to_zeros() -> None:
         assert not found.dequantize().any()
 
 
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e6, 1e25, 3e37])
+@pytest.mark.parametrize("text", ["vq2d3:g96:mse", "vq2d2:g64", "nvq3d2:g64:e4m3:mse", "vq2d2:g64:dq8:mse"])
+def test_weights_of_any_size_give_finite_numbers(text: str, size: float) -> None:
+    weights = (normal(20, 192).clip(-5, 5).astype(np.float64) * size).astype(np.float32)
+    found = encode(weights, Scheme.parse(text))
+    found.validate()
+    error = np.abs(found.dequantize().astype(np.float64) - weights).mean() / np.abs(weights.astype(np.float64)).mean()
+    assert error < (0.4 if size > 1e-40 and found.scheme.scale_dtype != "fp16" else 1.001)
+
+
 def test_importance_of_zeros_gives_no_preference() -> None:
     weights, scheme = normal(20, 96), Scheme.parse("vq2d3:g96")
     found = encode(weights, scheme, importance=np.zeros(96, np.float32))

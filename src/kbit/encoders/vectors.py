@@ -9,7 +9,7 @@ each weight (1 where there is none).
               that is best for Gaussian weights
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -53,11 +53,19 @@ class VectorGroups:
 
     def nearest(self, scale: Float32, codebook: Float32) -> Bytes:
         """Codes [groups, vectors] for scales [groups]."""
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)[:, None, None]
-        dims = self.weights.shape[-1]
-        codes = nearest_entries((self.weights * inverse).reshape(-1, dims), self.importance.reshape(-1, dims), codebook)
+        dims, divisor = self.weights.shape[-1], np.where(scale == 0, np.float32(1), scale)[:, None, None]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # weights far beyond what a stored scale reaches
+            units = self.weights / divisor
+            codes = nearest_entries(units.reshape(-1, dims), self.importance.reshape(-1, dims), codebook)
+        codes.reshape(self.weights.shape[:2])[scale == 0] = 0
         return codes.reshape(self.weights.shape[:2])
+
+    def normalised(self) -> tuple[Self, Float32]:
+        """(the groups divided by their largest magnitude, that magnitude [groups], 1 for zeros): no square leaves float32."""
+        peak = np.abs(self.weights).max(axis=(1, 2))
+        peak = np.where(peak == 0, np.float32(1), peak)
+        with np.errstate(under="ignore"):
+            return replace(self, weights=self.weights / peak[:, None, None]), peak
 
     def fit(self, codes: Bytes, codebook: Float32) -> tuple[Float32, Float32]:
         """(Σ h w c, Σ h c²) of each group, float32 [groups]: the scale with the least error is their quotient."""
@@ -95,9 +103,10 @@ def mean_square_scales(groups: VectorGroups) -> Float32:
 
 def best_scales(groups: VectorGroups, codebook: Float32, *, search: bool) -> Float32:
     """Scale of each group, float32 [groups]."""
+    groups, peak = groups.normalised()
     scale = start = mean_square_scales(groups)
     if not search:
-        return scale
+        return scale * peak
     best = np.full(len(start), -np.inf, np.float32)
     product = square = np.zeros_like(start)
 
@@ -114,7 +123,7 @@ def best_scales(groups: VectorGroups, codebook: Float32, *, search: bool) -> Flo
     for _ in range(_REFITS):
         with np.errstate(divide="ignore", invalid="ignore"):
             consider(np.where(square > 0, product / square, scale).astype(np.float32))
-    return scale
+    return np.asarray(scale * peak, np.float32)
 
 
 def fit_codebook(groups: VectorGroups, bits: int) -> Float32:
@@ -128,6 +137,9 @@ def fit_codebook(groups: VectorGroups, bits: int) -> Float32:
     groups = _of_use(groups)
     if not len(groups.weights):
         return codebook
+    groups, peak = groups.normalised()
+    with np.errstate(under="ignore"):
+        groups = replace(groups, importance=groups.importance * np.square(peak / peak.max())[:, None, None])
     scale, last = mean_square_scales(groups), np.inf
     for _ in range(_ROUNDS):
         codes = groups.nearest(scale, codebook)
