@@ -92,8 +92,9 @@ def test_fast_mode_stays_within_its_documented_bound(text: str) -> None:
     matrix = PreparedMatrix(quantized)
     x = np.random.default_rng(1).standard_normal((4, 200)).astype(np.float32)
     book = matrix.integer_codebook()
-    level_miss = np.abs(integer_levels(book) - quantized.levels).max()
-    group = int(str(book["activation_group"]))
+    dims = quantized.scheme.dims
+    level_miss = np.abs(integer_levels(book).reshape(dims, -1).T - quantized.levels.reshape(-1, dims)).max()
+    group = int(str(book["activation_group"])) * dims
     half_step = np.empty_like(x)
     for i in range(0, 200, group):
         half_step[:, i : i + group] = np.abs(x[:, i : i + group]).max(axis=1, keepdims=True)

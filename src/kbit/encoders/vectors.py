@@ -55,7 +55,7 @@ class VectorGroups:
         """Codes [groups, vectors] for scales [groups]."""
         dims, divisor = self.weights.shape[-1], np.where(scale == 0, np.float32(1), scale)[:, None, None]
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # weights far beyond what a stored scale reaches
-            units = self.weights / divisor
+            units = np.asarray(self.weights / divisor, np.float32)
             codes = nearest_entries(units.reshape(-1, dims), self.importance.reshape(-1, dims), codebook)
         codes.reshape(self.weights.shape[:2])[scale == 0] = 0
         return codes.reshape(self.weights.shape[:2])
@@ -65,7 +65,7 @@ class VectorGroups:
         peak = np.abs(self.weights).max(axis=(1, 2))
         peak = np.where(peak == 0, np.float32(1), peak)
         with np.errstate(under="ignore"):
-            return replace(self, weights=self.weights / peak[:, None, None]), peak
+            return replace(self, weights=np.asarray(self.weights / peak[:, None, None], np.float32)), peak
 
     def fit(self, codes: Bytes, codebook: Float32) -> tuple[Float32, Float32]:
         """(Σ h w c, Σ h c²) of each group, float32 [groups]: the scale with the least error is their quotient."""
