@@ -12,6 +12,8 @@
 #include "decode.h"
 #include "finish.h"
 #include "for_bits.h"
+#include "for_joint.h"
+#include "joint.h"
 #include "scales.h"
 #include "tiles.h"
 
@@ -90,7 +92,12 @@ void decode_some(const void* tables, const uint8_t** blocks, int64_t count, uint
   decode_blocks<K, Output::looked_up>(*static_cast<const Tables<K>*>(tables), blocks, count, out);
 }
 
-// Levels of a tile that is decoded group by group, each once and in order.
+template <int K, int D>
+void decode_joint(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out) {
+  decode_joint_blocks<K, D>(*static_cast<const JointTables<K, D>*>(tables), blocks, count / D, out);
+}
+
+// Levels of a tile that is decoded group by group, each once and in order. `m` is the matrix as its planes lie.
 class Fresh {
  public:
   inline __attribute__((always_inline)) Fresh(const Matrix& m, int64_t tile, Decode decode, const void* tables) : decode_(decode), tables_(tables) {
@@ -213,9 +220,9 @@ void multiply_tile(const Matrix& m, const Block* blocks, bool centred, Levels& l
 // Not std::min: a shared function compiled for this instruction set might stand in for everybody's.
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// What there is to do.
+// What there is to do. `packed` is the matrix as its planes lie, `m` as its decoded tiles do: they differ with a joint codebook.
 struct Task {
-  const Matrix& m;
+  const Matrix &packed, &m;
   const Activations& x;
   int64_t tokens;
   float* y;
@@ -243,7 +250,7 @@ void few_tokens(const Task& task) {
   if constexpr (Blocks == 2) blocks[1] = task.block(second, size, size - second, reinterpret_cast<Terms*>(task.strip));
   tiles::Configuration(static_cast<int>(size), Step).load();
   for (int64_t tile = task.begin; tile < task.end; ++tile) {
-    Fresh levels(task.m, tile, task.decode, task.tables);
+    Fresh levels(task.packed, tile, task.decode, task.tables);
     multiply_tile<Blocks, Step>(task.m, blocks, task.centred, levels, tile, task.y_stride);
   }
 }
@@ -257,7 +264,7 @@ void many_blocks(const Task& task) {
     const int64_t end = smaller(begin + step, task.end);
     for (int64_t tile = begin; tile < end; ++tile) {
       const uint8_t* blocks[3];
-      block_pointers(m, tile, 0, blocks);
+      block_pointers(task.packed, tile, 0, blocks);
       task.decode(task.tables, blocks, m.kblocks, task.strip + (tile - begin) * tile_bytes);
     }
     for (int64_t token = 0; token < task.tokens; token += kUnitTokens) {
@@ -271,27 +278,41 @@ void many_blocks(const Task& task) {
   }
 }
 
+void run(const Task& task) {
+  // Groups are whole multiplications of 64 inputs, or else of 32.
+  const bool wide = task.m.activation_group % 64 == 0 && task.m.kblocks % 2 == 0;
+  if (task.tokens <= kUnitTokens) {
+    if (wide) few_tokens<1, 64>(task);
+    else few_tokens<1, 32>(task);
+  } else if (task.tokens <= 2 * kUnitTokens) {
+    if (wide) few_tokens<2, 64>(task);
+    else few_tokens<2, 32>(task);
+  } else {
+    if (wide) many_blocks<64>(task);
+    else many_blocks<32>(task);
+  }
+}
+
 }  // namespace
 
 void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (tokens < kFewest || m.activation_group % kBlockInputs != 0) return fast(m, x, tokens, y, y_stride, begin, end, scratch);
   const Book book(m.integer);
-  const bool wide = m.activation_group % 64 == 0 && m.kblocks % 2 == 0;  // groups are whole multiplications of 64 inputs, or else of 32
-  for_bits(m.bits, [&]<int K>() {
-    const Tables<K> tables(book.value);
-    const Task task{m,       x, tokens, y, y_stride, begin, end, book.centred, decode_some<K>, &tables, reinterpret_cast<Terms*>(scratch),
-                    scratch + term_bytes(m)};
-    if (tokens <= kUnitTokens) {
-      if (wide) few_tokens<1, 64>(task);
-      else few_tokens<1, 32>(task);
-    } else if (tokens <= 2 * kUnitTokens) {
-      if (wide) few_tokens<2, 64>(task);
-      else few_tokens<2, 32>(task);
-    } else {
-      if (wide) many_blocks<64>(task);
-      else many_blocks<32>(task);
-    }
-  });
+  const auto task = [&](const Matrix& decoded, Decode decode, const void* tables) {
+    run({m, decoded, x, tokens, y, y_stride, begin, end, book.centred, decode, tables, reinterpret_cast<Terms*>(scratch), scratch + term_bytes(m)});
+  };
+  if (m.dims > 1) {
+    const Matrix decoded = flat(m);
+    for_joint(m.bits, m.dims, [&]<int K, int D>() {
+      const JointTables<K, D> tables(book.value);
+      task(decoded, decode_joint<K, D>, &tables);
+    });
+  } else {
+    for_bits(m.bits, [&]<int K>() {
+      const Tables<K> tables(book.value);
+      task(m, decode_some<K>, &tables);
+    });
+  }
   tiles::release();
 }
 

@@ -37,6 +37,17 @@ def test_models_with_plain_embeddings_agree(name: str, checkpoint: Checkpoint, e
     assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["llama_tied_biased", "qwen3_moe", "gpt2"])
+def test_vector_codebooks_beside_others_agree(name: str, checkpoint: Checkpoint, engines: Engines, tmp_path: Path) -> None:
+    plan = Plan(
+        Scheme.parse("vq2d3:g-1"),
+        embedding=Scheme.parse("vq3d2:g-1"),
+        rules=(("(k|up)_proj", Scheme.parse("nf4:g16")), ("v_proj", Scheme.parse("vq2.5d2:g-1"))),
+    )
+    quantize_folder(checkpoint(name), tmp_path / "packed", plan, progress=False)
+    assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
+
+
 def load(cls: str, folder: Path) -> nn.Module:
     """A checkpoint by a class of transformers, in float32."""
     model: nn.Module = getattr(transformers, cls).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")

@@ -15,6 +15,7 @@ Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import encode
 from kbit.encoders.reference import nearest_codes
+from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
@@ -81,8 +83,9 @@ def encode_gptq(
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
+    encode_matrix = _encode_matrix if scheme.dims == 1 else partial(encode_vector_matrix, refit=array.ndim == 2)
     done = [
-        _encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
+        encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
