@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kbit.core.scheme import Plan, Scheme
     from kbit.hf.config import KbitConfig
     from kbit.model import decode, encode, load, save
+    from kbit.study.advise import advise
     from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "QuantizedTensor",
     "Scheme",
     "__version__",
+    "advise",
     "decode",
     "encode",
     "load",
@@ -40,6 +42,7 @@ _HOMES = {
     "Scheme": "kbit.core.scheme",
     "QuantizedTensor": "kbit.tensor.quantized",
     "KbitConfig": "kbit.hf",
+    "advise": "kbit.study.advise",
     "decode": "kbit.model",
     "encode": "kbit.model",
     "load": "kbit.model",

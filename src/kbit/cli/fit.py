@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbit.study.fitting import FittedLaw, Fitting
+    from kbit.study.laws.latency import LatencyLaw
     from kbit.study.predict import Prediction
     from kbit.study.rows import Row
 
@@ -63,7 +64,7 @@ def fit(
         output.say(f"kept in {output_file}")
     output.result(
         {
-            "laws": [_law_json(one) for one in fitting.laws],
+            "laws": [*(_law_json(one) for one in fitting.laws), *_latency_json(fitting.latency)],
             "refused": dict(fitting.refused),
             "outliers": [_outlier_json(miss) for miss in fitting.outliers()],
             "predictions": [one.to_json() for one in found],
@@ -76,7 +77,11 @@ def _say(fitting: "Fitting", output: Output) -> None:
     output.say(f"{count_text(len(fitting.rows), 'row')} of {count_text(models, 'model')}; each model is left out of the fit once")
     output.say()
     output.say(error_table(fitting.laws))
-    output.say("median |Δ log perplexity| of rows of left-out models; inside: sizes between others of their family")
+    output.say("median |Δ log perplexity| of rows of left-out models; inside: sizes between others of their family; all: geometric mean of precisions")
+    if fitting.latency is not None:
+        error = "" if fitting.latency.error is None else f"; off by {fitting.latency.error:.1%} on rows left out (median)"
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in fitting.latency.coefficients().items())
+        output.say(f"latency: {fitting.latency.formula}: {numbers}{error}")
     for name, reason in fitting.refused.items():
         output.say(f"not fitted: {name}: {reason}")
     outliers = fitting.outliers()
@@ -100,7 +105,7 @@ def error_table(laws: "Sequence[FittedLaw]") -> str:
     for one in laws:
         inside = {name: [abs(miss.error) for miss in one.misses if miss.row.precision == name and miss.beyond == 0] for name in shown}
         table.append([one.law.form, _figure(one.heldout_error), *(_figure(_median(errors)) for errors in inside.values())])
-    return columns(["form", "all encoded", *(f"{name} inside" for name in shown)], table)
+    return columns(["form", "all", *(f"{name} inside" for name in shown)], table)
 
 
 def _predictions(rows: "Sequence[Row]", found: "Sequence[Prediction]") -> str:
@@ -120,6 +125,13 @@ def _law_json(one: "FittedLaw") -> dict[str, Any]:
         "heldout_error": one.heldout_error,
         "heldout_rows": len(one.misses),
     }
+
+
+def _latency_json(law: "LatencyLaw | None") -> list[dict[str, Any]]:
+    if law is None:
+        return []
+    about = {"form": law.form, "formula": law.formula, "coefficients": law.coefficients(), "intervals": {}}
+    return [about | {"heldout_error": law.error}]
 
 
 def _outlier_json(miss: Any) -> dict[str, Any]:

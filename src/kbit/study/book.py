@@ -17,6 +17,7 @@ from kbit.core.registry import suggest
 from kbit.core.strict_json import parse_json
 from kbit.study.fitting import Fitting
 from kbit.study.laws import FORMS, Law
+from kbit.study.laws.latency import LatencyLaw
 from kbit.study.rows import Row
 from kbit.study.spread import Spread
 
@@ -44,12 +45,14 @@ class LawBook:
         methods: methods of encoded rows, by how many rows they have.
         series: series of the rows.
         provenance: what they were fitted to.
+        latency: time of a token; None where the rows told no speed.
     """
 
     entries: tuple[BookEntry, ...]
     methods: tuple[str, ...]
     series: tuple[str, ...]
     provenance: Mapping[str, Any]
+    latency: LatencyLaw | None = None
 
     @classmethod
     def of(cls, fitting: Fitting) -> Self:
@@ -58,7 +61,7 @@ class LawBook:
         encoded = [row.method for row in fitting.rows if not row.is_original]
         methods = sorted(set(encoded), key=lambda method: (-encoded.count(method), method))
         series = tuple(dict.fromkeys(row.series for row in fitting.rows))
-        return cls(entries, tuple(methods), series, _provenance(fitting.rows))
+        return cls(entries, tuple(methods), series, _provenance(fitting.rows), fitting.latency)
 
     def entry(self, form: str) -> BookEntry:
         """The law of a form.
@@ -89,6 +92,7 @@ class LawBook:
                 }
                 for entry in self.entries
             ],
+            "latency": None if self.latency is None else self.latency.to_json(),
         }
 
     @classmethod
@@ -106,11 +110,12 @@ class LawBook:
             entries = tuple(_entry(entry) for entry in value["laws"])
             methods, series = (tuple(str(word) for word in value[key]) for key in ("methods", "series"))
             provenance = dict(value["provenance"])
+            latency = None if value.get("latency") is None else LatencyLaw.from_json(value["latency"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise FormatError(f"{source}: 'laws': expected what kbit fit writes, got {type(error).__name__}: {error}") from None
         if not entries:
             raise FormatError(f"{source}: 'laws': expected at least one law, got none")
-        return cls(entries, methods, series, provenance)
+        return cls(entries, methods, series, provenance, latency)
 
     def save(self, path: str | Path) -> None:
         """Write the book, whole or not at all (`StorageError` where the disk says no)."""

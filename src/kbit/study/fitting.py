@@ -14,6 +14,7 @@ from kbit.core.errors import NumericsError, SchemeError
 from kbit.core.registry import suggest
 from kbit.study.laws import FORMS, Law
 from kbit.study.laws.curve import SizeCurve
+from kbit.study.laws.latency import LatencyLaw
 from kbit.study.laws.observations import Observations, log_params
 from kbit.study.rows import Row
 from kbit.study.spread import Miss, Spread
@@ -26,6 +27,8 @@ AUTO = "auto"
 DRAWS = 40
 #: models of one series that a law needs
 _MODELS = 3
+#: errors below this are alike, nats
+_LEAST_ERROR = 1e-4
 #: a row is an outlier beyond so many usual errors of its class, and this many nats
 _FAR, _FAR_NATS = 6.0, 0.1
 
@@ -37,7 +40,8 @@ class FittedLaw:
     Attributes:
         law: the fitted form.
         intervals: 90 % intervals of its coefficients over the bootstrap; empty without one.
-        heldout_error: median |Δ log perplexity| over encoded rows of left-out models; None where no model could be left out.
+        heldout_error: usual |Δ log perplexity| of encoded rows of left-out models: the median of each precision, and their geometric mean, so
+            that no precision that nothing predicts decides alone; None where no model could be left out.
         misses: every held-out row with its error.
         spread: widths of intervals.
     """
@@ -57,11 +61,13 @@ class Fitting:
         laws: forms by held-out error, best first.
         refused: form → why it was not fitted.
         rows: that they were fitted to.
+        latency: of the rows that tell their speed; None where they are too few.
     """
 
     laws: tuple[FittedLaw, ...]
     refused: Mapping[str, str]
     rows: tuple[Row, ...]
+    latency: LatencyLaw | None = None
 
     def outliers(self) -> list[Miss]:
         """Held-out rows that the best law misses by far more than others of their class, worst first."""
@@ -123,12 +129,26 @@ def fit_laws(
     intervals = _bootstrap(rows, fitted, curve, draws, seed, lambda done, total: report("bootstrap draws", done, total))
     laws = [_judged(law, misses[name], intervals[name]) for name, law in fitted.items()]
     laws.sort(key=lambda one: float("inf") if one.heldout_error is None else one.heldout_error)
-    return Fitting(tuple(laws), refused, tuple(rows))
+    try:
+        latency = LatencyLaw.fit(rows)
+    except NumericsError as error:
+        latency, refused["latency"] = None, str(error)
+    return Fitting(tuple(laws), refused, tuple(rows), latency)
 
 
 def _judged(law: Law, misses: tuple[Miss, ...], intervals: Mapping[str, tuple[float, float]]) -> FittedLaw:
-    encoded = [abs(miss.error) for miss in misses if not miss.row.is_original]
-    return FittedLaw(law, intervals, float(np.median(encoded)) if encoded else None, misses, Spread.of(misses))
+    return FittedLaw(law, intervals, _usual_error(misses), misses, Spread.of(misses))
+
+
+def _usual_error(misses: Sequence[Miss]) -> float | None:
+    precisions: dict[str, list[float]] = {}
+    for miss in misses:
+        if not miss.row.is_original:
+            precisions.setdefault(miss.row.precision, []).append(abs(miss.error))
+    if not precisions:
+        return None
+    enough = [errors for errors in precisions.values() if len(errors) >= _MODELS] or list(precisions.values())
+    return float(np.exp(np.mean([np.log(max(np.median(errors), _LEAST_ERROR)) for errors in enough])))
 
 
 def _source(rows: Sequence[Row]) -> str:

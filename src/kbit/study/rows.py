@@ -20,14 +20,14 @@ NEEDED = ("family", "params", "method", "bits", "group_size", "bpw", "dataset", 
 #: known columns that may be missing or empty and are positive numbers where they are not
 NUMBERS = (
     "bpw_file", "file_bytes", "weight_bytes_per_token", "loss_nats", "prefill_tokens_per_s", "decode_tokens_per_s", "threads",
-    "peak_rss_bytes", "seconds", "hidden_size", "layers", "grid_mse", "tokens", "memory_roof_gb_per_s", "int8_roof_gmac_per_s",
+    "peak_rss_bytes", "seconds", "hidden_size", "layers", "grid_mse", "trained_tokens", "memory_roof_gb_per_s", "int8_roof_gmac_per_s",
 )  # fmt: skip
 #: known columns that are finite numbers, zero among them
 _SIGNED = ("kl_mean", "top1_agreement", "accuracy")
 #: known columns of words
 _WORDS = ("model", "scheme", "grid", "source", "machine")
 #: columns that tell two cells apart
-_AXES = ("model", "scheme", "grid", "threads", "machine", "seed")
+_AXES = ("model", "scheme", "grid", "embedding", "head", "threads", "machine", "seed")
 #: a row of so many bits is an original
 ORIGINAL_BITS = 16
 _DONE = ("", "ok", "done", "success")

@@ -33,7 +33,7 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
     """The row that a model would have under a scheme, its perplexity unknown.
 
     Args:
-        facts: ``family``, ``params``, ``dataset``, ``context`` and, where it is known, ``bpw``, ``hidden_size`` and ``tokens``.
+        facts: ``family``, ``params``, ``dataset``, ``context`` and, where it is known, ``bpw``, ``hidden_size`` and ``trained_tokens``.
         scheme: or its text; "16" for the original.
         known_methods: see `method_of`.
 
@@ -54,7 +54,7 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
     if recipe.is_none:
         return Row(family, params, "none", 16, -1, bpw, dataset, context, None, "the model")
     extra: dict[str, float | str] = {"scheme": recipe.text, "grid": recipe.grid}
-    extra |= {name: float(facts[name]) for name in ("hidden_size", "tokens") if facts.get(name)}
+    extra |= {name: float(facts[name]) for name in ("hidden_size", "trained_tokens") if facts.get(name)}
     return Row(
         family, params, method_of(recipe, known_methods), recipe.bits, recipe.group_size, bpw, dataset, context, None, recipe.text, extra
     )

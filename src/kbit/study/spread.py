@@ -40,7 +40,7 @@ class Spread:
     """Widths of intervals.
 
     Attributes:
-        usual: usual error by class, ``method bits``, then by ``bits``, then ``""`` for all.
+        usual: usual error by class: ``method bits`` (``gptq bits`` for all that compensate), then ``bits``, then ``""`` for all.
         inside, outside: half of an interval in usual errors, for sizes inside and outside.
         distance: log size beyond the range that `outside` stands for.
     """
@@ -55,7 +55,7 @@ class Spread:
         """Widths from held-out errors; wide ones where there are too few."""
         groups: dict[str, tuple[list[float], list[float]]] = {}
         for miss in misses:
-            for name in _classes(miss.row):
+            for name in dict.fromkeys(_classes(miss.row)):
                 groups.setdefault(name, ([], []))[miss.beyond > 0].append(abs(miss.error))
         usual = {name: error for name, (near, far) in groups.items() if (error := _usual(near, far)) is not None}
         usual.setdefault("", _UNKNOWN)
@@ -95,7 +95,8 @@ class Spread:
 def _classes(row: Row) -> tuple[str, ...]:
     if row.is_original:
         return ("none", "")
-    return f"{row.method} {row.bits:g}", f"{row.bits:g}", ""
+    compensated = (f"gptq {row.bits:g}",) if "gptq" in row.method.split("+") else ()
+    return f"{row.method} {row.bits:g}", *compensated, f"{row.bits:g}", ""
 
 
 def _usual(near: Sequence[float], far: Sequence[float]) -> float | None:

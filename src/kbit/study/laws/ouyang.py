@@ -2,7 +2,7 @@
 
     loss(N, P, D) = loss of the original + k[method] · D^β / (N^α · P^γ[method])
 
-P is the bits a weight that are stored. D is the column ``tokens`` (billions); a family without it has it in its own constant. What a
+P is the bits a weight that are stored. D is the column ``trained_tokens``, in billions; a family without it has it in its own constant. What a
 family leaves the rule by belongs to its method.
 """
 
@@ -30,7 +30,7 @@ _PRIORS = {
 def _features(row: Row) -> Sequence[Feature]:
     method = f"{row.method} {row.extra['grid']}" if "grid" in row.extra else row.method
     bits = -float(np.log(row.bpw))
-    tokens = row.number("tokens")
+    tokens = row.number("trained_tokens")
     return (
         Feature("level", f"log k[{method}]", 1.0),
         Feature("size", "α of damage", -float(np.log(row.params / 1e9))),
