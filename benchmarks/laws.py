@@ -18,8 +18,6 @@ import numpy as np
 
 from advice import judge_advice
 from checkpoint import parameters
-from machine import print_header, save
-from peers.files import MODELS
 from kbit.study.book import LawBook
 from kbit.study.fitting import Fitting, fit_laws
 from kbit.study.laws.gaussian_error import row_error
@@ -27,6 +25,8 @@ from kbit.study.laws.latency import LatencyLaw
 from kbit.study.predict import predict_rows
 from kbit.study.rows import Row
 from kbit.study.tables import read_rows
+from machine import print_header, save
+from peers.files import MODELS
 
 ROOT = Path(__file__).resolve().parent
 PUBLISHED = ROOT.parent / "tests" / "study" / "published.csv"
@@ -107,7 +107,12 @@ def unseen(rows: Sequence[Row]) -> list[dict[str, Any]]:
         law = fit_laws(rest, "gaussian", draws=0).laws[0].law
         errors = np.abs(law.predict(left) - np.log([row.perplexity for row in left]))
         base = np.abs(law.predict([replace(row, method="none", bits=16) for row in left]) - np.log([row.perplexity for row in left]))
-        entry = {"left_out": f"{method} {bits}", "rows": len(left), "median_error": _median(list(errors)), "without_damage": _median(list(base))}
+        entry = {
+            "left_out": f"{method} {bits}",
+            "rows": len(left),
+            "median_error": _median(list(errors)),
+            "without_damage": _median(list(base)),
+        }
         found.append(entry)
     return found
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from kbit.calibrate.text import CalibrationText, CalibrationWindows
     from kbit.core.scheme import Plan, Scheme
     from kbit.hf.config import KbitConfig
-    from kbit.model import decode, encode, load, save
+    from kbit.model.decode import decode
+    from kbit.model.encode import encode
+    from kbit.model.load import load
+    from kbit.model.save import save
     from kbit.study.advise import advise
     from kbit.tensor.quantized import QuantizedTensor
 

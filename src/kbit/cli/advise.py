@@ -34,7 +34,9 @@ def advise(
     ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("--models", metavar="MODEL", help="A known model, or a folder with a config.json; may be given again, or several at once."),
+        typer.Option(
+            "--models", metavar="MODEL", help="A known model, or a folder with a config.json; may be given again, or several at once."
+        ),
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="More models.")] = None,
     law: Annotated[
@@ -43,7 +45,9 @@ def advise(
     schemes: Annotated[
         list[str] | None, typer.Option("--scheme", metavar="SCHEME", help="Try this scheme instead of the usual ones; may be given again.")
     ] = None,
-    embedding: Annotated[str, typer.Option("--embedding", metavar="SCHEME", help="Scheme of embedding and head; 16 leaves them alone.")] = "16",
+    embedding: Annotated[
+        str, typer.Option("--embedding", metavar="SCHEME", help="Scheme of embedding and head; 16 leaves them alone.")
+    ] = "16",
     cache: Annotated[str, typer.Option("--cache", metavar="FORMAT", help="Keys and values: fp32, fp16, int8, int4 or int3.")] = "fp16",
     threads: Threads = 0,
     json: Json = False,

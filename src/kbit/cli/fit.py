@@ -77,7 +77,9 @@ def _say(fitting: "Fitting", output: Output) -> None:
     output.say(f"{count_text(len(fitting.rows), 'row')} of {count_text(models, 'model')}; each model is left out of the fit once")
     output.say()
     output.say(error_table(fitting.laws))
-    output.say("median |Δ log perplexity| of rows of left-out models; inside: sizes between others of their family; all: geometric mean of precisions")
+    output.say(
+        "median |Δ log perplexity| of left-out models; inside: sizes between others of their family; all: geometric mean of precisions"
+    )
     if fitting.latency is not None:
         error = "" if fitting.latency.error is None else f"; off by {fitting.latency.error:.1%} on rows left out (median)"
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in fitting.latency.coefficients().items())

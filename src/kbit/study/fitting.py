@@ -40,8 +40,8 @@ class FittedLaw:
     Attributes:
         law: the fitted form.
         intervals: 90 % intervals of its coefficients over the bootstrap; empty without one.
-        heldout_error: usual |Δ log perplexity| of encoded rows of left-out models: the median of each precision, and their geometric mean, so
-            that no precision that nothing predicts decides alone; None where no model could be left out.
+        heldout_error: usual |Δ log perplexity| of encoded rows of left-out models: the geometric mean of the medians of
+            precisions, so that none that nothing predicts decides alone; None where no model could be left out.
         misses: every held-out row with its error.
         spread: widths of intervals.
     """

@@ -1,7 +1,7 @@
 """Predictions with intervals, for rows of any kind.
 
 The best law that speaks of a row answers. Where none does, since the family or the method was never seen, what it says of each family or
-method that was seen stands in: their median, with an interval that holds them all. Such a prediction is honest and wide, and says so.
+method that was seen stands in: their median, and an interval for how far apart they are. Such a prediction is wide, and says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from kbit.study.schemes import scheme_row
 
 __all__ = ["Prediction", "expected_band", "predict_rows"]
 
-#: an interval over stand-ins reaches beyond the outermost of them by this share of their range
-_BEYOND = 0.25
+#: deviations between stand-ins that an interval reaches: the 90 % of Student's t for the few that there are
+_REACH = 2.4
 #: stand-ins tried at most
 _MOST = 64
 _HIGHEST = 300.0
@@ -101,7 +101,7 @@ def _interval(entry: BookEntry, row: Row, value: float, size: float) -> Predicti
     beyond = entry.law.beyond(row, size)
     half = entry.spread.half_width(row, beyond)
     note = f"{row.params:.3g} parameters lie outside of the sizes seen" if beyond > 0 else ""
-    return Prediction(_exp(value), _exp(value - half), _exp(value + half), entry.law.form, note)
+    return Prediction(_exp(value), _exp(max(value - half, 0.0)), _exp(value + half), entry.law.form, note)
 
 
 def _series(book: LawBook) -> list[tuple[str, str, int]]:
@@ -127,12 +127,13 @@ def _stand_in(book: LawBook, row: Row) -> Prediction:
 
 def _around(found: Sequence[Prediction], row: Row, form: str, *, known: bool, own_method: bool) -> Prediction:
     values = np.log([one.perplexity for one in found])
-    low, high = min(np.log(one.low) for one in found), max(np.log(one.high) for one in found)
-    reach = _BEYOND * (high - low)
+    own = float(np.median([np.log(one.high / one.perplexity) for one in found]))
+    between = float(np.std(values, ddof=1)) * _REACH if len(found) > 1 else own
+    middle, half = float(np.median(values)), float(np.hypot(own, between))
     unseen = [] if known else [f"series {row.series!r}"]
     unseen += [] if own_method else [f"method {row.method!r}"]
     note = f"{' and '.join(unseen) or row.precision} was never seen: {len(found)} others stand in"
-    return Prediction(_exp(float(np.median(values))), _exp(float(low - reach)), _exp(float(high + reach)), form, note)
+    return Prediction(_exp(middle), _exp(max(middle - half, 0.0)), _exp(middle + half), form, note)
 
 
 def _exp(value: float) -> float:

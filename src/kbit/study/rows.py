@@ -126,7 +126,9 @@ def check_rows(
             continue  # a cell that failed is a row with its reason, and nothing to fit
         row = _row(record, place, measured)
         if measured and row.cell in seen:
-            raise FormatError(f"{place}: {row.family} {row.params} {row.precision} is there already, in {seen[row.cell].rpartition(': ')[2]}")
+            raise FormatError(
+                f"{place}: {row.family} {row.params} {row.precision} is there already, in {seen[row.cell].rpartition(': ')[2]}"
+            )
         seen[row.cell] = place
         rows.append(row)
     if not rows:

@@ -68,7 +68,7 @@ def _table_in(path: Path) -> Path:
     return found[0]
 
 
-def _csv(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+def _csv(path: Path) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
     with open_regular(path) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -94,7 +94,7 @@ def _csv(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
     return columns, records
 
 
-def _parquet(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+def _parquet(path: Path) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -111,7 +111,7 @@ def _parquet(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
     return tuple(table.column_names), table.to_pylist()
 
 
-def _sqlite(path: Path) -> tuple[Sequence[str], list[Mapping[str, Any]]]:
+def _sqlite(path: Path) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
     """The first table of the database that has all needed columns."""
     with open_regular(path) as file:
         if file.read(16) != b"SQLite format 3\0":
@@ -125,7 +125,7 @@ def _sqlite(path: Path) -> tuple[Sequence[str], list[Mapping[str, Any]]]:
             raise FormatError(f"{path}: expected a study's rows: {error}") from None
 
 
-def _rows_of(database: sqlite3.Connection, path: Path) -> tuple[Sequence[str], list[Mapping[str, Any]]]:
+def _rows_of(database: sqlite3.Connection, path: Path) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
     tables = [str(name) for (name,) in database.execute("select name from sqlite_master where type in ('table', 'view') order by name")]
     for table in tables:
         quoted = '"' + table.replace('"', '""') + '"'

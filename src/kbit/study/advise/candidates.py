@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kbit import native
 from kbit.core.scheme import Plan, Scheme
 from kbit.engine.cache import CacheFormat
+from kbit.native import int8_roof, memory_roof
 from kbit.study.advise.footprint import Footprint
 from kbit.study.advise.models import Choice, same_family
 from kbit.study.book import LawBook
@@ -88,7 +88,7 @@ class Candidate:
 
 def measure_roofs(threads: int = 0, probes: int = 3) -> Roofs:
     """Roofs of this machine now: medians of some probes."""
-    memory, compute = zip(*((native.memory_roof(threads), native.int8_roof(threads)) for _ in range(probes)), strict=True)
+    memory, compute = zip(*((memory_roof(threads), int8_roof(threads)) for _ in range(probes)), strict=True)
     return Roofs(median(memory), median(compute))
 
 
@@ -114,17 +114,32 @@ def make_candidates(
         if choice.shape.context and context > choice.shape.context:
             continue
         family, dataset, window = _series_of(book, choice.family)
-        facts = {"family": family, "params": choice.shape.params, "dataset": dataset, "context": window, "hidden_size": choice.shape.hidden_size}
+        facts = {
+            "family": family,
+            "params": choice.shape.params,
+            "dataset": dataset,
+            "context": window,
+            "hidden_size": choice.shape.hidden_size,
+        }
         prints = [choice.shape.footprint(_plan(scheme, embedding), context, cache) for scheme in texts]
         rows = [scheme_row({**facts, "bpw": one.bpw}, scheme, book.methods) for scheme, one in zip(texts, prints, strict=True)]
         for scheme, one, said in zip(texts, prints, predict_rows(book, rows), strict=True):
             load = Load(
                 one.read_bytes + one.kv_bytes, choice.shape.multiply_adds, choice.shape.layers, roofs.memory_gb_per_s, roofs.int8_gmac_per_s
             )
-            losses = (math.log(value) for value in (said.perplexity, said.low, said.high))
             out.append(
                 Candidate(
-                    choice.name, choice.family, scheme.text, scheme.bits, choice.shape.params, one, *losses, 1 / latency.seconds(load), said.note
+                    model=choice.name,
+                    family=choice.family,
+                    scheme=scheme.text,
+                    bits=scheme.bits,
+                    params=choice.shape.params,
+                    footprint=one,
+                    loss=math.log(said.perplexity),
+                    loss_low=math.log(said.low),
+                    loss_high=math.log(said.high),
+                    tokens_per_s=1 / latency.seconds(load),
+                    note=said.note,
                 )
             )
     return out

@@ -118,7 +118,9 @@ def _best_reason(best: Candidate, candidates: Sequence[Candidate], limits: Limit
     finer = [one for one in candidates if one.model == best.model and one.bits > best.bits and one.bytes > limits.memory_bytes]
     if larger:
         rival = min(larger, key=lambda one: one.loss)
-        text += f"; {rival.model} would have to go down to {rival.scheme} and is expected to lose {rival.loss - best.loss:+.3f} nats against it"
+        text += (
+            f"; {rival.model} would have to go down to {rival.scheme} and is expected to lose {rival.loss - best.loss:+.3f} nats against it"
+        )
     elif finer:
         text += f"; it is the largest model that fits, and {min(finer, key=lambda one: one.bits).bits} bits of it do not"
     return text + "."
@@ -136,7 +138,8 @@ def _safest_reason(safest: Candidate, best: Candidate) -> str:
 def _smallest_reason(smallest: Candidate, best: Candidate) -> str:
     if smallest is best:
         return f"nothing smaller stays within {SMALL_COST:g} nats of the best."
-    return f"{1 - smallest.bytes / best.bytes:.0%} smaller than the best for {smallest.loss - best.loss:+.3f} nats, and {_faster(smallest, best)}."
+    share, cost = 1 - smallest.bytes / best.bytes, smallest.loss - best.loss
+    return f"{share:.0%} smaller than the best for {cost:+.3f} nats, and {_faster(smallest, best)}."
 
 
 def _faster(one: Candidate, other: Candidate) -> str:
@@ -145,23 +148,24 @@ def _faster(one: Candidate, other: Candidate) -> str:
 
 
 def _dominated(candidates: Sequence[Candidate]) -> list[str]:
-    """A line for each model whose precision, at its best, loses to another model of no more bytes; the largest models first."""
+    """A line for each model's largest k at which every scheme loses to another model of no more bytes; the largest models first."""
     lines = []
     for model in sorted({one.model for one in candidates}, key=lambda name: -max(one.params for one in candidates if one.model == name)):
         own = [one for one in candidates if one.model == model]
         for bits in sorted({one.bits for one in own}, reverse=True):
-            of_bits = [one for one in own if one.bits == bits]
-            rivals = [min(_rivals(one, candidates), key=lambda other: other.loss, default=None) for one in of_bits]
-            if all(rivals):
-                kept = min(of_bits, key=lambda one: one.loss)
-                rival = rivals[of_bits.index(kept)]
-                if rival is not None:
-                    lines.append(
-                        f"{model} at {bits} bits loses to {rival.model} at {rival.bits} bits: {kept.scheme} is expected at {kept.loss:.3f} in "
-                        f"{bytes_text(kept.bytes)}, {rival.scheme} at {rival.loss:.3f} in {bytes_text(rival.bytes)}"
-                    )
-                    break
+            pairs = [(one, min(_rivals(one, candidates), key=lambda rival: rival.loss, default=None)) for one in own if one.bits == bits]
+            beaten = [(one, rival) for one, rival in pairs if rival is not None]
+            if len(beaten) == len(pairs):
+                lines.append(_loses(*min(beaten, key=lambda pair: pair[0].loss)))
+                break
     return lines
+
+
+def _loses(one: Candidate, rival: Candidate) -> str:
+    return (
+        f"{one.model} at {one.bits} bits loses to {rival.model} at {rival.bits} bits: {one.scheme} is expected at {one.loss:.3f} "
+        f"in {bytes_text(one.bytes)}, {rival.scheme} at {rival.loss:.3f} in {bytes_text(rival.bytes)}"
+    )
 
 
 def _rivals(one: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,13 +1,13 @@
 """Forms of laws, one a file. A form is fitted to rows and answers with the log perplexity of others.
 
-    observations   rows as arrays; what each lost against its own original
-    curve          how originals improve with size: under all forms but one
-    damage         what encoding adds, as a product of powers; robust, with priors
-    power          a power law a precision: the plain form
-    kumar          encoding as fewer parameters      ouyang     a power of size, bits and training tokens
-    gaussian       by the data type's error on normal weights, so also for types nobody has run
-    bit_level      curves in log total bits, interpolated
-    latency        time of a token by bytes, work and the machine's roofs
+observations   rows as arrays; what each lost against its own original
+curve          how originals improve with size: under all forms but one
+damage         what encoding adds, as a product of powers; robust, with priors
+power          a power law a precision: the plain form
+kumar          encoding as fewer parameters      ouyang     a power of size, bits and training tokens
+gaussian       by the data type's error on normal weights, so also for types nobody has run
+bit_level      curves in log total bits, interpolated
+latency        time of a token by bytes, work and the machine's roofs
 """
 
 from collections.abc import Mapping

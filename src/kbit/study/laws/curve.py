@@ -72,7 +72,8 @@ class SizeCurve:
         """Log perplexity of originals of `series` with so many parameters (log of billions); NaN for an unknown series."""
         places = np.array([self.series.index(name) if name in self.series else -1 for name in series], np.int64)
         known = np.maximum(places, 0)
-        value: Floats = np.logaddexp(self.log_floor[known], self.log_scale[known] - self.exponent[known] * log_params)
+        with np.errstate(invalid="ignore"):  # NaN in, NaN out
+            value: Floats = np.logaddexp(self.log_floor[known], self.log_scale[known] - self.exponent[known] * log_params)
         return np.where(places >= 0, value, np.nan)
 
     def beyond(self, series: str, log_params: float) -> float:
@@ -101,9 +102,9 @@ class SizeCurve:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Curves from `to_json`'s object (`KeyError`, `TypeError` or `ValueError` where it is not)."""
         series = value["series"]
-        columns = [np.array([float(entry[key]) for entry in series.values()]) for key in ("log_floor", "log_scale", "exponent")]
+        floor, scale, own = (np.array([float(entry[key]) for entry in series.values()]) for key in ("log_floor", "log_scale", "exponent"))
         ranges = np.array([[float(bound) for bound in entry["log_params"]] for entry in series.values()]).reshape(-1, 2)
-        return cls(tuple(series), *columns, float(value["exponent"]), ranges)
+        return cls(tuple(series), floor, scale, own, float(value["exponent"]), ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,8 @@ def fit_damage(
 
     Args:
         seen: the rows.
-        features, priors: of the form.
+        features: the terms of a row.
+        priors: by kind of term.
         form: its name, for messages.
         strict: refuse fewer rows than structural coefficients.
         start: coefficients of nearly the same rows.
@@ -87,7 +88,9 @@ def fit_damage(
     precisions = np.array([seen.rows[at].precision for at, _ in used])
     noise = _NOISE / loss
     scale = np.full(len(used), _SCALE)
-    found = design.mean if start is None else np.array([start.get(name, mean) for name, mean in zip(design.names, design.mean, strict=True)])
+    found = (
+        design.mean if start is None else np.array([start.get(name, mean) for name, mean in zip(design.names, design.mean, strict=True)])
+    )
     for _ in range(2):
         found = solve(design.matrix, np.log(loss), np.hypot(scale, noise), design.mean, design.deviation, found)
         scale = _scales(np.log(loss) - design.matrix @ found, precisions)

@@ -2,8 +2,8 @@
 
     seconds = bytes / (memory roof · a) + multiply-adds / (int8 roof · b) + layers · c + d
 
-Bytes are weights and cached keys and values of one step; a and b are the shares of the roofs that the kernels reach, c what a layer costs
-besides (barriers, norms, attention's bookkeeping), d what a step costs. Fitted to speed rows, all errors relative; no coefficient is negative.
+Bytes are weights and cached keys and values of a step; a and b are the shares of the roofs that the kernels reach, c what a layer costs
+besides (barriers, norms, attention), d what a step costs. Fitted to speed rows, errors relative; no coefficient is negative.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from kbit.core.errors import NumericsError
 from kbit.study.laws.robust import Floats, minimize
 from kbit.study.rows import Row
 
-__all__ = ["Load", "LatencyLaw", "row_load"]
+__all__ = ["LatencyLaw", "Load", "row_load"]
 
 #: relative error that counts as usual
 _SCALE = 0.05
@@ -122,11 +122,13 @@ def _fitted(terms: Floats, seconds: Floats) -> Floats:
     scaled = terms * _START / seconds[:, None]
 
     def residuals(c: Floats) -> Floats:
-        return np.log(np.maximum(scaled @ c, 1e-12)) / _SCALE
+        out: Floats = np.log(np.maximum(scaled @ c, 1e-12)) / _SCALE
+        return out
 
     def jacobian(c: Floats) -> Floats:
         out: Floats = scaled / np.maximum(scaled @ c, 1e-12)[:, None] / _SCALE
         return out
 
     starts = [np.ones(len(_START)), np.array([1.0, 0.2, 0.2, 0.2]), np.array([2.0, 0.1, 3.0, 3.0])]
-    return minimize(residuals, jacobian, starts, (_LEAST / _START, _MOST / _START)) * _START
+    found: Floats = minimize(residuals, jacobian, starts, (_LEAST / _START, _MOST / _START)) * _START
+    return found

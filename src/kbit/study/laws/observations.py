@@ -57,9 +57,7 @@ class Observations:
         own = np.array([anchors[row.series, *row.model[1:]] for row in rows])
         is_anchor = (own == np.arange(len(rows))) | np.array([row.is_original for row in rows])
         damage = np.where(is_anchor, np.nan, loss - loss[own])
-        return cls(
-            tuple(rows), series, np.array([series.index(row.series) for row in rows]), log_params(rows), loss, is_anchor, damage
-        )
+        return cls(tuple(rows), series, np.array([series.index(row.series) for row in rows]), log_params(rows), loss, is_anchor, damage)
 
     @property
     def encoded(self) -> NDArray[np.int64]:

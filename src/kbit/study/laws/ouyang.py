@@ -2,8 +2,8 @@
 
     loss(N, P, D) = loss of the original + k[method] · D^β / (N^α · P^γ[method])
 
-P is the bits a weight that are stored. D is the column ``trained_tokens``, in billions; a family without it has it in its own constant. What a
-family leaves the rule by belongs to its method.
+P is the bits a weight that are stored. D is the column ``trained_tokens``, in billions; a family without it has it in its constant. What
+a family leaves the rule by belongs to its method.
 """
 
 from collections.abc import Sequence

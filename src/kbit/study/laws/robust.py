@@ -25,14 +25,16 @@ def solve(features: Floats, target: Floats, scale: Floats, mean: Floats, deviati
 
     Args:
         features: [rows, coefficients].
-        target, scale: [rows]; the scale is what counts as a usual residual.
-        mean, deviation: [coefficients], the priors.
+        target: [rows].
+        scale: [rows], what counts as a usual residual.
+        mean: [coefficients], of the priors.
+        deviation: [coefficients], of the priors.
         start: coefficients nearby, to begin with.
 
     Returns:
         [coefficients].
     """
-    found = mean if start is None else start
+    found: Floats = mean if start is None else start
     for _ in range(_ROUNDS):
         residual = (features @ found - target) / scale
         weight = 1 / (np.sqrt(1 + residual**2) * scale**2)
@@ -40,7 +42,7 @@ def solve(features: Floats, target: Floats, scale: Floats, mean: Floats, deviati
         normal = features.T @ (features * weight[:, None]) + np.diag(prior)
         step = np.linalg.solve(normal, features.T @ (weight * target) + prior * mean)
         moved = float(np.max(np.abs(step - found), initial=0.0))
-        found = step
+        found = np.asarray(step, np.float64)
         if moved < _TOLERANCE:
             break
     return found

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kbit.cli.svg import Panel, Point, Series, standalone, svg_panel
+from kbit.charts.svg import Panel, Point, Series, standalone, svg_panel
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
