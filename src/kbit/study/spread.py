@@ -5,7 +5,7 @@ for those outside, and the share of the pool that an interval shall cover gives 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -40,7 +40,7 @@ class Spread:
     """Widths of intervals.
 
     Attributes:
-        usual: usual error by class: ``method bits`` (``gptq bits`` for all that compensate), then ``bits``, then ``""`` for all.
+        usual: usual error by class: ``none``, ``method bits``, ``gptq bits`` for all that compensate, and ``""`` for all rows.
         inside, outside: half of an interval in usual errors, for sizes inside and outside.
         distance: log size beyond the range that `outside` stands for.
     """
@@ -55,7 +55,7 @@ class Spread:
         """Widths from held-out errors; wide ones where there are too few."""
         groups: dict[str, tuple[list[float], list[float]]] = {}
         for miss in misses:
-            for name in dict.fromkeys(_classes(miss.row)):
+            for name in dict.fromkeys((*_classes(miss.row), "")):
                 groups.setdefault(name, ([], []))[miss.beyond > 0].append(abs(miss.error))
         usual = {name: error for name, (near, far) in groups.items() if (error := _usual(near, far)) is not None}
         usual.setdefault("", _UNKNOWN)
@@ -69,8 +69,14 @@ class Spread:
         return cls(usual, width, max(far, width), float(np.median(beyond)) if beyond else 1.0)
 
     def usual_of(self, row: Row) -> float:
-        """Usual error of a row's precision, or of the next wider class that has shown one."""
-        return next(self.usual[name] for name in (*_classes(row), "") if name in self.usual)
+        """Usual error of a row's precision, or of the next class that has shown one; never less than that of originals."""
+        least = self.usual.get("none", 0.0)
+        if row.is_original:
+            return self.usual.get("none", self.usual[""])
+        own = next((self.usual[name] for name in _classes(row) if name in self.usual), None)
+        if own is None:  # each bit more makes a quarter of the error, as it does of the squared error of weights
+            own = next((self.usual[name] * 4.0 ** (bits - row.bits) for bits, name in _coarser(row, self.usual)), self.usual[""])
+        return max(own, least)
 
     def half_width(self, row: Row, beyond: float) -> float:
         """Half of the interval of log perplexity of a row that lies `beyond` in log size outside of what was seen."""
@@ -94,9 +100,16 @@ class Spread:
 
 def _classes(row: Row) -> tuple[str, ...]:
     if row.is_original:
-        return ("none", "")
+        return ("none",)
     compensated = (f"gptq {row.bits:g}",) if "gptq" in row.method.split("+") else ()
-    return f"{row.method} {row.bits:g}", *compensated, f"{row.bits:g}", ""
+    return f"{row.method} {row.bits:g}", *compensated
+
+
+def _coarser(row: Row, known: Iterable[str]) -> list[tuple[float, str]]:
+    """Classes of the row's method with fewer bits, and those bits, the nearest first."""
+    methods = {name.rpartition(" ")[0] for name in _classes(row) if " " in name}
+    found = [(float(name.rpartition(" ")[2]), name) for name in known if name.rpartition(" ")[0] in methods and " " in name]
+    return [(bits, name) for bits, name in sorted(found, reverse=True) if bits < row.bits]
 
 
 def _usual(near: Sequence[float], far: Sequence[float]) -> float | None:
