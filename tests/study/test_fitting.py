@@ -32,7 +32,9 @@ def test_outliers_are_named(fitting: Fitting) -> None:
     named = {(miss.row.family, miss.row.params, miss.row.precision) for miss in fitting.outliers()}
     assert ("opt", 66_000_000_000, "rtn 4") in named
     assert ("opt", 1_300_000_000, "rtn 4") in named
-    assert not any(precision == "none 16" for _, _, precision in named)
+    assert ("opt", 66_000_000_000, "gptq 3") in named
+    assert not any(family == "llama1" and precision == "gptq 4" for family, _, precision in named)
+    assert len(named) < 12
 
 
 def test_held_out_rows_take_no_part_in_their_own_prediction() -> None:

@@ -29,13 +29,11 @@ def test_original_as_the_engine_and_the_file_have_it() -> None:
     assert found.bpw == 16
 
 
-@pytest.mark.parametrize(
-    ("text", "embedding"), [("nf4:g64", "16"), ("int3:g32:asym", "int8:g64"), ("kmeans2:g128", "16"), ("int5:g-1:e4m3", "16")]
-)
+@pytest.mark.parametrize(("text", "embedding"), [("int3:g32:asym", "int8:g64"), ("kmeans2:g128:e4m3", "16")])
 def test_packed_as_quantize_stores_it(text: str, embedding: str, tmp_path: Path) -> None:
     quantize = pytest.importorskip("kbit.model.quantize")
     plan = Plan(Scheme.parse(text), embedding=Scheme.parse(embedding))
-    quantize.quantize_folder(EMBEDDED, plan, tmp_path / "packed")
+    quantize.quantize_folder(EMBEDDED, tmp_path / "packed", plan)
     found = ModelShape(CONFIG, "quill").footprint(plan, 100)
     with open_model(tmp_path / "packed") as stored:
         headers = sum(container.header_bytes for container in stored.containers.values())
@@ -78,7 +76,7 @@ def test_what_cannot_be_advised() -> None:
 
 
 def test_finding_models(tmp_path: Path) -> None:
-    assert [choice.name for choice in find_models(None, "LLaMA 3")][0] == "Llama-3.2-1B"
+    assert find_models(None, "LLaMA 3")[0].name == "Llama-3.2-1B"
     (folder,) = find_models([str(EMBEDDED)], "quill")
     assert (folder.name, folder.family, folder.shape.params) == (EMBEDDED.name, "quill", 4_196_608)
     with pytest.raises(SchemeError, match="did you mean 'qwen3'"):

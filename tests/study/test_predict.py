@@ -71,7 +71,7 @@ def test_band_of_a_sound_encoding(book: LawBook) -> None:
 
 def test_facts_and_schemes_that_cannot_be_read(book: LawBook) -> None:
     with pytest.raises(FormatError, match="'params'"):
-        expected_band(book, {"family": "opt"}, "int4", 10.0)
+        expected_band(book, {"family": "opt", "dataset": "text"}, "int4", 10.0)
     with pytest.raises(NumericsError, match="positive"):
         expected_band(book, FACTS | {"params": -1}, "int4", 10.0)
     with pytest.raises(SchemeError):

@@ -160,7 +160,7 @@ def _scale(values: Sequence[float], start: float, end: float, margin: float) -> 
 
 def _y_axis(ticks: Sequence[float], y: Scale, label: str) -> str:
     parts = []
-    for tick in ticks:
+    for tick in (tick for tick in ticks if tick > 0):
         at = y(math.log10(tick))
         if TOP <= at <= HEIGHT - BOTTOM:
             parts.append(

@@ -29,8 +29,8 @@ DRAWS = 40
 _MODELS = 3
 #: errors below this are alike, nats
 _LEAST_ERROR = 1e-4
-#: a row is an outlier beyond so many usual errors of its class, and this many nats
-_FAR, _FAR_NATS = 6.0, 0.1
+#: a row that is missed by less is no outlier, nats
+_FAR_NATS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class Fitting:
     latency: LatencyLaw | None = None
 
     def outliers(self) -> list[Miss]:
-        """Held-out rows that the best law misses by far more than others of their class, worst first."""
+        """Held-out rows outside of their own 90 % interval under the best law, and far off in nats too; worst first."""
         best = self.laws[0]
-        far = [miss for miss in best.misses if abs(miss.error) > max(_FAR * best.spread.usual_of(miss.row), _FAR_NATS)]
+        far = [miss for miss in best.misses if abs(miss.error) > max(best.spread.half_width(miss.row, miss.beyond), _FAR_NATS)]
         return sorted(far, key=lambda miss: -abs(miss.error))
 
 

@@ -1,7 +1,8 @@
 """Predictions with intervals, for rows of any kind.
 
-The best law that speaks of a row answers. Where none does, since the family or the method was never seen, what it says of each family or
-method that was seen stands in: their median, and an interval for how far apart they are. Such a prediction is wide, and says why.
+The best law answers where it speaks of a row, else the one of the others that errs least on rows like it. Where none does, since the
+family or the method was never seen, what is said of each that was seen stands in: their median, and an interval for how far apart they
+are. Such a prediction is wide, and says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,13 +54,14 @@ def predict_rows(book: LawBook, rows: Sequence[Row]) -> list[Prediction]:
     Raises:
         NumericsError: a row that no law says anything of, by its place.
     """
-    out: list[Prediction | None] = [None] * len(rows)
-    for entry in book.entries:
-        left = [at for at, found in enumerate(out) if found is None]
-        if left:
-            for at, found in zip(left, _by(entry, [rows[at] for at in left]), strict=True):
-                out[at] = found
-    return [_stand_in(book, row) if found is None else found for row, found in zip(rows, out, strict=True)]
+    best = _by(book.entries[0], rows)
+    others = [(entry, _by(entry, rows)) for entry in book.entries[1:]] if None in best else []
+    out = []
+    for at, row in enumerate(rows):
+        said = [(entry.spread.usual_of(row), found[at]) for entry, found in others if found[at] is not None]
+        found = best[at] or min(said, key=lambda pair: pair[0], default=(0.0, None))[1]
+        out.append(_stand_in(book, row) if found is None else found)
+    return out
 
 
 def expected_band(book: LawBook, facts: Mapping[str, Any], scheme: str, perplexity: float) -> tuple[float, float]:

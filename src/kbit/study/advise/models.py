@@ -72,4 +72,4 @@ def _one(model: str, family: str | None) -> Choice:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"[^a-z0-9.]", "", name.lower())  # with dots: OPT-1.3B is not OPT-13B
