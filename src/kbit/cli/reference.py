@@ -54,8 +54,8 @@ _REMARKS = {
     "eval": "what needs an original is null without `--against`",
     "advise": "an option has `label`, `model`, `scheme`, `bpw`, `loss`, `loss_low`, `loss_high`, `perplexity`, `bytes`, `weight_bytes`, "
     "`kv_bytes`, `workspace_bytes`, `tokens_per_s`, `note`, `reason`; `nearest` says what would fit where nothing does",
-    "fit": "a law has `form`, `formula`, `coefficients`, `intervals`, `heldout_error`; a prediction, in the order of the rows, `perplexity`, "
-    "`low`, `high`, `form`, `note`",
+    "fit": "a law has `form`, `formula`, `coefficients`, `intervals`, `heldout_error`; a prediction, in the order of the rows, "
+    "`perplexity`, `low`, `high`, `form`, `note`",
     "report": "`laws` has `form` and `heldout_error`; without laws, `no_laws` says why",
     "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",
     "show": "a tensor has `name`, `kind`, `shape`, `scheme`, `weights`, `bytes`, `bpw`, `error`",

@@ -13,7 +13,7 @@ from kbit.charts.svg import COLOURS, STYLE, Panel, svg_panel
 from kbit.study.book import LawBook
 from kbit.study.fitting import Fitting
 from kbit.study.report import panels
-from kbit.study.report.tables import coefficient_table, form_table, outlier_table, row_table
+from kbit.study.report.tables import coefficient_table, count_of, form_table, outlier_table, row_table
 from kbit.study.rows import Row
 
 __all__ = ["StudyReport", "render_study"]
@@ -68,7 +68,7 @@ def _summary(report: StudyReport) -> str:
     models, series = {row.model for row in report.rows}, {row.series for row in report.rows}
     figures = [
         ("rows", f"{len(report.rows):,}", f"{len(series)} series"),
-        ("models", str(len(models)), f"{_count(min(m[2] for m in models))} to {_count(max(m[2] for m in models))} parameters"),
+        ("models", str(len(models)), f"{count_of(min(m[2] for m in models))} to {count_of(max(m[2] for m in models))} parameters"),
     ]
     if report.fitting is not None:
         best = report.fitting.laws[0]
@@ -166,10 +166,6 @@ def _facts(report: StudyReport) -> str:
     items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in report.facts.items())
     commands = escape("\n".join(report.commands))
     return f"<section><h2>How it was made</h2><pre><code>{commands}</code></pre><dl class=facts>{items}</dl></section>"
-
-
-def _count(params: int) -> str:
-    return f"{params / 1e9:.3g} billion" if params >= 1e9 else f"{params / 1e6:.3g} million"
 
 
 def _series(rows: Sequence[Row], models: int = 2) -> list[str]:

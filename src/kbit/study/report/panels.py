@@ -12,6 +12,7 @@ from kbit.study.book import LawBook
 from kbit.study.fitting import FittedLaw
 from kbit.study.optimum import optima
 from kbit.study.predict import predict_rows
+from kbit.study.report.tables import model_name
 from kbit.study.rows import Row
 
 __all__ = ["bit_levels", "data_types", "group_sizes", "law_fit", "optimum_bits", "pareto_bytes", "pareto_time", "residuals"]
@@ -218,8 +219,7 @@ def _perplexity(row: Row) -> float:
 
 
 def _tooltip(row: Row) -> str:
-    name = str(row.extra.get("model") or f"{row.family} {row.params:,}")
-    return f"{name} {row.extra.get('scheme') or row.precision}: {row.bpw:.2f} bpw, perplexity {row.perplexity:.4g}"
+    return f"{model_name(row)} {row.extra.get('scheme') or row.precision}: {row.bpw:.2f} bpw, perplexity {row.perplexity:.4g}"
 
 
 def _name(series: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from kbit.study.fitting import FittedLaw, Fitting
 from kbit.study.rows import Row
 
-__all__ = ["coefficient_table", "form_table", "outlier_table", "row_table", "table"]
+__all__ = ["coefficient_table", "count_of", "form_table", "model_name", "outlier_table", "row_table", "table"]
 
 _MOST_ROWS = 600
 _MOST_COEFFICIENTS = 120
@@ -31,14 +31,14 @@ def form_table(laws: Sequence[FittedLaw]) -> str:
     rows = [
         [
             one.law.form,
-            one.law.formula,
             "" if one.heldout_error is None else f"{one.heldout_error:.4f}",
             *(_median([abs(miss.error) for miss in one.misses if miss.row.precision == name]) for name in shown),
+            one.law.formula,
         ]
         for one in laws
     ]
     return table(
-        ["form", "formula", "usual error", *shown], rows, caption="|Δ log perplexity| of left-out models: medians, in nats a token."
+        ["form", "usual error", *shown, "formula"], rows, caption="|Δ log perplexity| of left-out models: medians, in nats a token."
     )
 
 
@@ -55,10 +55,7 @@ def coefficient_table(law: FittedLaw) -> str:
 
 def outlier_table(fitting: Fitting) -> str:
     """Rows that the best law is far off at."""
-    rows = [
-        [f"{miss.row.family} {miss.row.params:,}", miss.row.precision, f"{miss.row.perplexity:.5g}", f"{miss.error:+.2f}"]
-        for miss in fitting.outliers()
-    ]
+    rows = [[model_name(miss.row), miss.row.precision, f"{miss.row.perplexity:.5g}", f"{miss.error:+.2f}"] for miss in fitting.outliers()]
     if not rows:
         return "<p>No row is far off.</p>"
     return table(["model", "precision", "measured", "law less measured, nats"], rows)
@@ -69,7 +66,7 @@ def row_table(rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: (row.series, row.params, -row.bpw))
     body = [
         [
-            str(row.extra.get("model") or f"{row.family} {row.params:,}"),
+            model_name(row),
             str(row.extra.get("scheme") or row.precision),
             f"{row.bpw:.3f}",
             f"{row.dataset}, {row.context}",
@@ -79,8 +76,20 @@ def row_table(rows: Sequence[Row]) -> str:
         ]
         for row in ordered[:_MOST_ROWS]
     ]
+    header = ["model", "scheme", "bpw", "text", "perplexity", "KL", "tokens/s"]
+    told = [at for at in range(len(header)) if any(line[at] for line in body)]
     caption = f"The first {_MOST_ROWS} of {len(ordered)} rows; all are in the study's table." if len(ordered) > _MOST_ROWS else ""
-    return table(["model", "scheme", "bpw", "text", "perplexity", "KL", "tokens/s"], body, caption=caption)
+    return table([header[at] for at in told], [[line[at] for at in told] for line in body], caption=caption)
+
+
+def model_name(row: Row) -> str:
+    """Its own name, or family and size."""
+    return str(row.extra.get("model") or f"{row.family} {count_of(row.params)}")
+
+
+def count_of(params: int) -> str:
+    """Parameters in words: ``1.3 billion``."""
+    return f"{params / 1e9:.3g} billion" if params >= 1e9 else f"{params / 1e6:.3g} million"
 
 
 def _median(errors: Sequence[float]) -> str:
