@@ -1,6 +1,9 @@
 """Advice keeps its limits, gives three options in their order, and says what would fit where nothing does."""
 
+import math
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +12,9 @@ from kbit.study.advise import Advice, Roofs, advise
 from kbit.study.advise.candidates import Candidate
 from kbit.study.advise.choose import SMALL_COST, Limits, choose, pareto
 from kbit.study.advise.footprint import PROCESS_BYTES, Footprint
+from kbit.study.advise.measured import anchored
 from kbit.study.book import LawBook
+from kbit.study.predict import Prediction
 
 ROOFS = Roofs(20.0, 400.0)
 
@@ -111,3 +116,25 @@ def test_bad_limits() -> None:
         advise(GB, family="opt", context=4096, roofs=ROOFS)
     with pytest.raises(SchemeError):
         advise(GB, family="opt", schemes=["nonsense"], context=1024, roofs=ROOFS)
+
+
+def test_a_measured_original_takes_the_place_of_the_curve() -> None:
+    folder = Path(str(files("kbit").joinpath("data", "quill-4.5m")))
+    text = folder.parent / "books"
+    asked = {"models": [str(folder)], "family": "opt", "context": 256, "roofs": ROOFS, "schemes": ["16", "nf4:g64+gptq"]}
+    guessed = advise(GB, **asked).options[1].candidate  # type: ignore[arg-type]
+    pytest.importorskip("torch")
+    found = {one.candidate.scheme: one.candidate for one in advise(GB, **asked, measure=text, seconds=1.0).options}  # type: ignore[arg-type]
+    best = found["16"]
+    assert 3.0 < best.loss < 4.8  # its held-out loss is about 3.9
+    assert best.loss_high - best.loss < guessed.loss_high - guessed.loss
+    with pytest.raises(ModelError, match="a folder with weights"):
+        advise(GB, family="opt", context=256, roofs=ROOFS, measure=text)
+
+
+def test_anchored_keeps_the_damage() -> None:
+    original, said = Prediction(10.0, 5.0, 20.0, "power"), Prediction(12.0, 5.5, 26.0, "power", "wide")
+    moved = anchored(said, original, math.log(8.0))
+    assert moved.perplexity == pytest.approx(8.0 * 1.2)
+    assert moved.low < moved.perplexity < moved.high < 26.0
+    assert anchored(original, original, 2.0).high == pytest.approx(math.exp(2.0))

@@ -52,6 +52,12 @@ def advise(
         str, typer.Option("--embedding", metavar="SCHEME", help="Scheme of embedding and head; 16 leaves them alone.")
     ] = "16",
     cache: Annotated[str, typer.Option("--cache", metavar="FORMAT", help="Keys and values: fp32, fp16, int8, int4 or int3.")] = "fp16",
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            "--measure", metavar="TEXT", help="Measure the originals on this text, a minute each; models are folders with weights."
+        ),
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
     debug: Debug = False,
@@ -74,6 +80,7 @@ def advise(
         schemes=schemes or SCHEMES,
         embedding=embedding,
         law=law,
+        measure=measure,
         threads=threads,
     )
     _say(advice, budget, output)

@@ -79,9 +79,12 @@ class Row:
 
     @property
     def precision(self) -> str:
-        """Method, data type, bits and group size in a text: ``gptq 3 g128``, ``nearest nf4 g64``."""
+        """Method and scheme in a text (``imp+gptq nf3:g64``), or where no scheme is told, bits and group size (``gptq 3 g128``)."""
         if self.is_original:
             return "none 16"
+        scheme = str(self.extra.get("scheme", "")).partition("+")[0]
+        if scheme:
+            return f"{self.method} {scheme}"
         grid = str(self.extra.get("grid", ""))
         group = "" if self.group_size == -1 else f" g{self.group_size}"
         return f"{self.method} {grid}{self.bits:g}{group}"

@@ -15,7 +15,7 @@ def method_of(scheme: Scheme, known: Sequence[str] = ()) -> str:
 
     Published rows call encoding to the nearest level ``rtn``, and know of GPTQ but not of importance.
     """
-    exact = "+".join(scheme.methods) or "nearest"
+    exact = "+".join(scheme.methods) or ("mse" if scheme.scale_search == "mse" else "nearest")
     coarse = ("gptq", "imp+gptq") if "gptq" in scheme.methods else ("nearest", "rtn")
     return next((word for word in (exact, *coarse) if word in known), exact)
 

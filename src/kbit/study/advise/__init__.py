@@ -14,7 +14,8 @@ from kbit.core.errors import ModelError, NumericsError
 from kbit.engine.cache import CacheFormat
 from kbit.study.advise.candidates import SCHEMES, Candidate, Roofs, make_candidates, measure_roofs
 from kbit.study.advise.choose import Advice, Limits, Option, choose
-from kbit.study.advise.models import find_models
+from kbit.study.advise.measured import measure_loss
+from kbit.study.advise.models import Choice, find_models
 from kbit.study.book import LawBook
 
 __all__ = ["SCHEMES", "Advice", "Candidate", "Limits", "Option", "Roofs", "advise"]
@@ -32,6 +33,8 @@ def advise(
     schemes: Sequence[str] = SCHEMES,
     embedding: str = "16",
     law: LawBook | str | Path | None = None,
+    measure: str | Path | None = None,
+    seconds: float = 60.0,
     roofs: Roofs | None = None,
     threads: int = 0,
 ) -> Advice:
@@ -48,6 +51,8 @@ def advise(
         schemes: to try on each model.
         embedding: scheme of embedding and head.
         law: or its file; None for the one that comes with the package.
+        measure: a text to measure the originals on, so that the law says only what encoding adds; all models are folders with weights then.
+        seconds: that measuring one may take.
         roofs: of the machine; measured where they are not given (a second).
         threads: to measure and run with; 0 for all that may be used.
 
@@ -64,10 +69,25 @@ def advise(
     latency = book.latency or LawBook.load().latency
     assert latency is not None, "the package's law tells speed"
     choices = find_models(list(models) if models else None, family)
+    measured = None if measure is None else {choice.name: measure_loss(_folder(choice), measure, seconds) for choice in choices}
     candidates = make_candidates(
-        choices, schemes, book, latency, roofs or measure_roofs(threads), context=context, cache=cache, embedding=embedding
+        choices,
+        schemes,
+        book,
+        latency,
+        roofs or measure_roofs(threads),
+        context=context,
+        cache=cache,
+        embedding=embedding,
+        measured=measured,
     )
     if not candidates:
         longest = max(choice.shape.context for choice in choices)
         raise ModelError(f"expected a context of at most {longest} positions, which {choices[0].family} knows, got {context}")
     return choose(candidates, Limits(int(memory_bytes), min_tokens_per_s, max_loss))
+
+
+def _folder(choice: Choice) -> Path:
+    if choice.folder is None:
+        raise ModelError(f"{choice.name}: expected a folder with weights to measure, got the name of a known model")
+    return choice.folder

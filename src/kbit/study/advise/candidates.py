@@ -1,7 +1,7 @@
 """Every model under every scheme: bytes by count, loss by a law with its interval, speed by the machine's roofs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -10,6 +10,7 @@ from kbit.core.scheme import Plan, Scheme
 from kbit.engine.cache import CacheFormat
 from kbit.native import int8_roof, memory_roof
 from kbit.study.advise.footprint import Footprint
+from kbit.study.advise.measured import anchored
 from kbit.study.advise.models import Choice, same_family
 from kbit.study.book import LawBook
 from kbit.study.laws.latency import LatencyLaw, Load
@@ -102,8 +103,11 @@ def make_candidates(
     context: int,
     cache: CacheFormat = "fp16",
     embedding: str = "16",
+    measured: Mapping[str, float] | None = None,
 ) -> list[Candidate]:
     """All models under all schemes; a model that knows fewer positions than `context` is left out.
+
+    Losses of originals in `measured`, by the model's name, take the place of what the law says of them.
 
     Raises:
         SchemeError: a scheme that cannot be read. NumericsError: a law that says nothing of one.
@@ -123,7 +127,10 @@ def make_candidates(
         }
         prints = [choice.shape.footprint(_plan(scheme, embedding), context, cache) for scheme in texts]
         rows = [scheme_row({**facts, "bpw": one.bpw}, scheme, book.methods) for scheme, one in zip(texts, prints, strict=True)]
-        for scheme, one, said in zip(texts, prints, predict_rows(book, rows), strict=True):
+        expected = predict_rows(book, [*rows, scheme_row(facts, "16")])
+        if measured is not None:
+            expected = [anchored(said, expected[-1], measured[choice.name]) for said in expected]
+        for scheme, one, said in zip(texts, prints, expected[:-1], strict=True):
             load = Load(
                 one.read_bytes + one.kv_bytes, choice.shape.multiply_adds, choice.shape.layers, roofs.memory_gb_per_s, roofs.int8_gmac_per_s
             )

@@ -18,11 +18,12 @@ __all__ = ["Choice", "find_models", "known_families", "same_family"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that may be advised: its name, its family in the words of rows, and its shape."""
+    """A model that may be advised: its name, its family in the words of rows, its shape, and its folder or None."""
 
     name: str
     family: str
     shape: ModelShape
+    folder: Path | None = None
 
 
 @cache
@@ -63,7 +64,7 @@ def _one(model: str, family: str | None) -> Choice:
         config = read_json(path / "config.json")
         if not isinstance(config, dict):
             raise ModelError(f"{path / 'config.json'}: expected an object, got {type(config).__name__}")
-        return Choice(path.resolve().name, family or path.resolve().name, ModelShape(config, str(path)))
+        return Choice(path.resolve().name, family or path.resolve().name, ModelShape(config, str(path)), path)
     known = {name: (known_family, config) for known_family, entries in known_families().items() for name, config in entries}
     name = next((name for name in known if _plain(name) == _plain(model)), None)
     if name is None:
