@@ -10,7 +10,7 @@ import kbit
 
 def test_public_names() -> None:
     assert sorted(kbit.__all__) == [
-        "CalibrationText", "CalibrationWindows", "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode",
+        "CalibrationText", "CalibrationWindows", "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "advise", "decode", "encode",
         "load", "save",
     ]  # fmt: skip
     assert set(kbit.__all__) <= set(dir(kbit))

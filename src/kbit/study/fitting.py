@@ -216,11 +216,12 @@ def _bootstrap(
                 samples[name].setdefault(key, []).append(value)
         report(done + 1, draws)
     least = max(draws // 3, 2)
+    known = {name: law.coefficients().keys() for name, law in fitted.items()}
     return {
         name: {
             key: (float(np.percentile(values, 5)), float(np.percentile(values, 95)))
             for key, values in found.items()
-            if len(values) >= least and key in fitted[name].coefficients()
+            if len(values) >= least and key in known[name]
         }
         for name, found in samples.items()
     }

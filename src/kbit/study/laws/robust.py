@@ -31,16 +31,27 @@ def solve(features: Floats, target: Floats, scale: Floats, mean: Floats, deviati
         deviation: [coefficients], of the priors.
         start: coefficients nearby, to begin with.
 
+    A row has a handful of terms among thousands of coefficients, so the normal equations are sparse.
+
     Returns:
         [coefficients].
+
+    Raises:
+        MissingExtraError: scipy is not installed.
     """
+    try:
+        from scipy.sparse import csr_array, diags_array
+        from scipy.sparse.linalg import spsolve
+    except ImportError:
+        raise MissingExtraError("scipy", "study") from None
+    terms = csr_array(features)
     found: Floats = mean if start is None else start
     for _ in range(_ROUNDS):
-        residual = (features @ found - target) / scale
+        residual = (terms @ found - target) / scale
         weight = 1 / (np.sqrt(1 + residual**2) * scale**2)
         prior = 1 / (np.sqrt(1 + ((found - mean) / deviation) ** 2) * deviation**2)
-        normal = features.T @ (features * weight[:, None]) + np.diag(prior)
-        step = np.linalg.solve(normal, features.T @ (weight * target) + prior * mean)
+        normal = terms.T @ diags_array(weight) @ terms + diags_array(prior)
+        step = np.atleast_1d(spsolve(normal.tocsc(), terms.T @ (weight * target) + prior * mean))
         moved = float(np.max(np.abs(step - found), initial=0.0))
         found = np.asarray(step, np.float64)
         if moved < _TOLERANCE:
