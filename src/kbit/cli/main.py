@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kbit.cli import bench, decode, demo, doctor, quantize, run, show, train, verify
+from kbit.cli import bench, decode, demo, doctor, quantize, run, show, study, train, verify
 from kbit.cli import eval as evaluate
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ app.command("run", short_help="Continue a prompt.")(run.run)
 app.command("show", short_help="Show what is inside a model, tensor by tensor.")(show.show)
 app.command("decode", short_help="Go back to an ordinary checkpoint.")(decode.decode)
 app.command("train", short_help="Train a family of models from scratch.")(train.train)
+app.command("study", short_help="Measure models under many schemes, a row each.")(study.study)
 app.command("verify", short_help="Check every byte of a stored model.")(verify.verify)
 app.command("doctor", short_help="Show what this machine and installation can do.")(doctor.doctor)
 
