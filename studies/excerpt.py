@@ -13,6 +13,7 @@ DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "text" / "bo
 
 
 def main() -> None:
+    """Writes it to stdout."""
     source = sys.argv[1] if len(sys.argv) > 1 else str(DEFAULT)
     text = subprocess.run(["zstd", "-dc", source], check=True, capture_output=True).stdout.decode()
     sys.stdout.write("\n\n".join(book[: 1 << 20] for book in text.split("\0")[::20]))

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.train.conftest import RECIPE
 
 from kbit.core.digest import digest_file
 from kbit.core.errors import NumericsError, ResumeMismatch, SchemeError
 from kbit.evaluate.models import load_causal_model
 from kbit.train.loop import train_recipe
 from kbit.train.recipe import TrainingRecipe
-from tests.train.conftest import RECIPE
 
 #: trains in a process of its own, which can be killed; a step takes long enough to be hit
 DRIVER = """

@@ -47,13 +47,9 @@ def study(
     if dry_run:
         _print_forecast(output, forecast(read, target, workers=workers, retry_failed=retry_failed))
         return
-    found = run_study(
-        read, target, cluster=cluster, workers=workers, retry_failed=retry_failed, exports=export or (), progress=True
-    )
+    found = run_study(read, target, cluster=cluster, workers=workers, retry_failed=retry_failed, exports=export or (), progress=True)
     _print(output, found, target)
-    output.result(
-        {"rows": found.rows, "measured": found.measured, "failed": len(found.failed), "seconds": found.seconds, "store": target}
-    )
+    output.result({"rows": found.rows, "measured": found.measured, "failed": len(found.failed), "seconds": found.seconds, "store": target})
 
 
 def _print_forecast(output: Output, found: "Forecast") -> None:
@@ -80,7 +76,8 @@ def _print(output: Output, found: "StudyResult", target: str) -> None:
     best = sorted(good, key=lambda row: (row["params"], row["bpw"]))
     shown = best if len(best) <= 2 * _SHOWN else [*best[:_SHOWN], *best[-_SHOWN:]]
     rows = [
-        [row["model"], row["scheme"], f"{row['bpw']:.3f}", f"{row['perplexity']:.3f}", f"{row['kl_mean']:.5f}", _speed(row)] for row in shown
+        [row["model"], row["scheme"], f"{row['bpw']:.3f}", f"{row['perplexity']:.3f}", f"{row['kl_mean']:.5f}", _speed(row)]
+        for row in shown
     ]
     if rows:
         output.say(columns(["model", "scheme", "bpw", "perplexity", "KL", "tokens/s"], rows, left=2))

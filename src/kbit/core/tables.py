@@ -5,7 +5,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,8 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
-    def keys(self) -> list[str]:
-        """Names in the table, in the file's order."""
-        return list(self._values)
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._values))
 
     def value(self, key: str, default: Any = REQUIRED) -> Any:
         """The value as it is."""

@@ -166,6 +166,8 @@ class ReferenceLogits:
         Raises:
             StorageError: the disk said no.
         """
+        if self._data is None:
+            raise ModelError("expected open reference logits, got closed ones")
         with atomic_write(path) as file:
             np.save(file, self._data)
 

@@ -75,7 +75,7 @@ def _quality(cell: QualityCell, cache_folder: str) -> dict[str, Any]:
         started = time.monotonic()
         comparison = compare(reference, reference, windows)
         tasks = task_accuracy(load_causal_model(Path(cell.path)), cell) if cell.tasks else {}
-        found = {"weight_error": 0.0, "evaluate_seconds": time.monotonic() - started}
+        found: dict[str, Any] = {"weight_error": 0.0, "evaluate_seconds": time.monotonic() - started}
         return {**shape, **_size(stored_size(cell.path)), **_loss(comparison), **found, **tasks}
     with tempfile.TemporaryDirectory(prefix="kbit-study-") as work:
         folder, started = Path(work) / "packed", time.monotonic()

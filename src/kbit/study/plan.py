@@ -1,31 +1,31 @@
 """Plan of a study: one TOML file.
 
-    name = "quill"
+name = "quill"
 
-    [text]
-    paths = ["books-heldout"]               # relative to the plan
-    dataset = "books-heldout"               # what rows call it
-    windows = 16                            # at even distances over the text; 0 for all of it
-    contexts = [512]
+[text]
+paths = ["books-heldout"]               # relative to the plan
+dataset = "books-heldout"               # what rows call it
+windows = 16                            # at even distances over the text; 0 for all of it
+contexts = [512]
 
-    [calibration]                           # for methods that look at inputs
-    paths = ["books.txt"]
+[calibration]                           # for methods that look at inputs
+paths = ["books.txt"]
 
-    [[models]]
-    path = "models/quill-0.4m"              # name: the folder's; family: the plan's name
+[[models]]
+path = "models/quill-0.4m"              # name: the folder's; family: the plan's name
 
-    [[schemes]]                             # every combination
-    grids = ["int", "nf"]
-    bits = [2, 3, 4]
-    group_sizes = [64, -1]
-    methods = ["", "imp+gptq"]              # "" is the nearest level
-    options = [""]                          # such as "asym", "dq8"
+[[schemes]]                             # every combination
+grids = ["int", "nf"]
+bits = [2, 3, 4]
+group_sizes = [64, -1]
+methods = ["", "imp+gptq"]              # "" is the nearest level
+options = [""]                          # such as "asym", "dq8"
 
-    [speed]                                 # optional: measured alone, after everything else
-    threads = [1, 2]
+[speed]                                 # optional: measured alone, after everything else
+threads = [1, 2]
 
-    [tasks]                                 # optional: lm_eval
-    names = ["lambada_openai"]
+[tasks]                                 # optional: lm_eval
+names = ["lambada_openai"]
 """
 
 from collections.abc import Iterator
@@ -142,7 +142,7 @@ class StudyPlan:
 
 
 def _models(table: Table, base: Path, family: str) -> tuple[PlannedModel, ...]:
-    models = []
+    models: list[PlannedModel] = []
     for entry in table.tables("models"):
         path = base / entry.text("path")
         model = PlannedModel(entry.text("name", path.name), entry.text("family", family), path, entry.where("path"))

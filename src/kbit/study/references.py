@@ -15,9 +15,7 @@ __all__ = ["reference_logits"]
 
 
 @lru_cache(maxsize=2)
-def reference_logits(
-    model: str, model_sha256: str, text_paths: tuple[str, ...], context: int, windows: int, cache: str
-) -> ReferenceLogits:
+def reference_logits(model: str, model_sha256: str, text_paths: tuple[str, ...], context: int, windows: int, cache: str) -> ReferenceLogits:
     """The original's logits in float32 on the windows of a text; other processes wait for the one that computes them.
 
     Raises:

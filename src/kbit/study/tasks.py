@@ -41,7 +41,7 @@ def task_accuracy(model: torch.nn.Module, cell: QualityCell) -> dict[str, Any]:
         accuracy = results.get(name, {}).get("acc,none")
         if accuracy is None:
             raise ModelError(f"expected an accuracy from task {name}, got {', '.join(results.get(name, {})) or 'nothing'}")
-        error = results[name].get("acc_stderr,none")
-        figures[name] = {"acc": float(accuracy), "acc_stderr": float(error) if isinstance(error, float) else None}
+        spread = results[name].get("acc_stderr,none")
+        figures[name] = {"acc": float(accuracy), "acc_stderr": float(spread) if isinstance(spread, float) else None}
     mean = sum(float(one["acc"] or 0.0) for one in figures.values()) / len(figures)
     return {"accuracy": mean, "tasks": json.dumps(figures)}

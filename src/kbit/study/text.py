@@ -49,9 +49,7 @@ def _tokenized(tokenizer_folder: str, paths: tuple[str, ...]) -> TokenizedText:
 
 
 @lru_cache(maxsize=8)
-def calibration_windows(
-    tokenizer_folder: str, paths: tuple[str, ...], tokens: int, seed: int, positions: int | None
-) -> CalibrationWindows:
+def calibration_windows(tokenizer_folder: str, paths: tuple[str, ...], tokens: int, seed: int, positions: int | None) -> CalibrationWindows:
     """The windows that a model's methods look at, those of `kbit quantize --calibration` with the same tokens and seed."""
     text = CalibrationText(paths, tokens=tokens, seed=seed)
     return text.windows(load_tokenizer(Path(tokenizer_folder)), positions=positions)

@@ -1,8 +1,8 @@
 """Training language models from scratch: a recipe, several sizes, the same data for each.
 
-    recipe      `TrainingRecipe` from TOML     data        text files → tokens, once → windows in an order by the seed
-    schedule    learning rate by step          checkpoint  everything that the next step depends on, atomic
-    loop        `train_recipe`                 tracking    TensorBoard and W&B
+recipe      `TrainingRecipe` from TOML     data        text files → tokens, once → windows in an order by the seed
+schedule    learning rate by step          checkpoint  everything that the next step depends on, atomic
+loop        `train_recipe`                 tracking    TensorBoard and W&B
 """
 
 import importlib

@@ -50,7 +50,9 @@ def build_model(size: SizeRecipe, tokenizer: Tokenizer, end: int, source: str) -
         raise SchemeError(f"{source}: architecture.model_type: transformers has no architecture {shown(kind)}") from None
     _check_fields(given, known, where)
     if given["vocab_size"] < tokenizer.get_vocab_size():
-        raise SchemeError(f"{where}: expected vocab_size of at least the tokenizer's {tokenizer.get_vocab_size()}, got {given['vocab_size']}")
+        raise SchemeError(
+            f"{where}: expected vocab_size of at least the tokenizer's {tokenizer.get_vocab_size()}, got {given['vocab_size']}"
+        )
     torch.manual_seed(size.options.seed)
     try:
         model: torch.nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given), dtype=torch.float32)

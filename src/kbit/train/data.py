@@ -108,7 +108,9 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def prepare_tokens(paths: Iterable[Path], tokenizer: Tokenizer, separator: str, folder: Path, *, progress: bool | None = False) -> TokenStream:
+def prepare_tokens(
+    paths: Iterable[Path], tokenizer: Tokenizer, separator: str, folder: Path, *, progress: bool | None = False
+) -> TokenStream:
     """The tokens of text files, from `folder` where an earlier run left them there.
 
     Args:

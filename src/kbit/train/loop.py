@@ -5,6 +5,7 @@ gradients are averaged. A size ends as a folder with ``training.json`` in it; un
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -218,7 +219,7 @@ class _Run:
         optimizer.step()
         optimizer.zero_grad()
         value = float(accelerator.reduce(total, "mean"))
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):
             raise NumericsError(f"{self._name}: expected a finite loss, got {value} at step {step}: lower the learning rate")
         return value
 
@@ -266,9 +267,7 @@ class _Run:
     def _heldout(self, folder: Path) -> tuple[float, int]:
         data = self._recipe.data
         text = "".join(read_training_text(file) for file in text_files(data.heldout))
-        windows = Windows(
-            tokenize(text, self._tokenizer), context=self._size.options.context, limit_tokens=data.heldout_tokens or None
-        )
+        windows = Windows(tokenize(text, self._tokenizer), context=self._size.options.context, limit_tokens=data.heldout_tokens or None)
         found = perplexity(load_causal_model(folder), windows, progress=self._progress)
         return found.nats_per_token.value, windows.protocol.tokens
 

@@ -1,21 +1,21 @@
 """Recipe of a family of models: one TOML file.
 
-    name = "quill"
-    tokenizer = "path/to/folder"            # with a tokenizer.json; paths are relative to the recipe
+name = "quill"
+tokenizer = "path/to/folder"            # with a tokenizer.json; paths are relative to the recipe
 
-    [data]
-    train = ["books.txt.zst"]               # .txt, .txt.zst, folders of them
-    heldout = ["books-heldout"]             # never trained on; the last figure is its loss
+[data]
+train = ["books.txt.zst"]               # .txt, .txt.zst, folders of them
+heldout = ["books-heldout"]             # never trained on; the last figure is its loss
 
-    [architecture]                          # fields of the transformers config, for all sizes
-    model_type = "llama"
+[architecture]                          # fields of the transformers config, for all sizes
+model_type = "llama"
 
-    [training]
-    tokens = 15_000_000
-    batch_tokens = 8192
+[training]
+tokens = 15_000_000
+batch_tokens = 8192
 
-    [sizes."0.4m"]                          # fields of the config and of [training] that this size has of its own
-    hidden_size = 64
+[sizes."0.4m"]                          # fields of the config and of [training] that this size has of its own
+hidden_size = 64
 """
 
 from collections.abc import Mapping
@@ -147,7 +147,7 @@ class TrainingRecipe:
         data = table.table("data")
         architecture, training = table.table("architecture"), table.table("training")
         sizes = table.table("sizes")
-        if not sizes.keys():
+        if not list(sizes):
             raise SchemeError(f"{table.where('sizes')}: expected at least one size, got none")
         read = cls(
             name=_file_name(table, "name", table.text("name")),
@@ -159,7 +159,7 @@ class TrainingRecipe:
                 separator=data.text("separator", ""),
                 heldout_tokens=data.integer("heldout_tokens", 0, least=0),
             ),
-            sizes=tuple(_size(sizes, name, architecture, training) for name in sizes.keys()),
+            sizes=tuple(_size(sizes, name, architecture, training) for name in sizes),
         )
         for part in (table, data, training):
             part.finish()
@@ -186,13 +186,13 @@ class TrainingRecipe:
 
 def _size(sizes: Table, name: str, architecture: Table, training: Table) -> SizeRecipe:
     table = sizes.table(_file_name(sizes, name, name))
-    own = {key: table.value(key) for key in table.keys()}
-    fields_of_config = {key: architecture.value(key) for key in architecture.keys()}
+    own = {key: table.value(key) for key in table}
+    fields_of_config = {key: architecture.value(key) for key in architecture}
     fields_of_config |= {key: value for key, value in own.items() if key not in _OPTIONS}
-    options = {
+    given = {
         key: _option(table if key in own else training, key) for key in sorted(_OPTIONS) if key in own or key in training or key == "tokens"
     }
-    options = TrainingOptions(**options)
+    options = TrainingOptions(**given)
     if options.batch_tokens % (options.context * options.accumulation):
         raise SchemeError(
             f"{training.where('batch_tokens')}: expected a multiple of context · accumulation "
