@@ -19,23 +19,29 @@ from kbit.study.measure import failed_row, measure, use_one_thread
 __all__ = ["run_local"]
 
 Done = Callable[[QualityCell, dict[str, Any]], None]
+Measure = Callable[[QualityCell, str], dict[str, Any]]
 
 
-def run_local(cells: Sequence[QualityCell], done: Done, cache_folder: str, workers: int) -> None:
-    """Measure cells in `workers` processes; `done` gets each row in this one.
+def run_local(cells: Sequence[QualityCell], done: Done, cache_folder: str, workers: int, measured: Measure = measure) -> None:
+    """Measure cells in `workers` processes; `done` gets each row in this one. One worker is this process itself.
 
     Args:
         cells: in the order in which they are begun.
         done: what keeps a row.
         cache_folder: as `measure`.
         workers: processes.
+        measured: what makes a row of a cell.
     """
-    for cell in _run_pool(list(cells), done, cache_folder, workers):
-        if _run_pool([cell], done, cache_folder, 1):
+    if workers == 1:
+        for cell in cells:
+            done(cell, measured(cell, cache_folder))
+        return
+    for cell in _run_pool(list(cells), done, cache_folder, workers, measured):
+        if _run_pool([cell], done, cache_folder, 1, measured):
             done(cell, failed_row(cell, "the process that measured it died, twice (out of memory?)", 0.0))
 
 
-def _run_pool(cells: list[QualityCell], done: Done, cache_folder: str, workers: int) -> list[QualityCell]:
+def _run_pool(cells: list[QualityCell], done: Done, cache_folder: str, workers: int, measured: Measure) -> list[QualityCell]:
     """Runs cells; pools that broke are replaced. Gives the cells that were in the hands of a pool as it broke."""
     suspects: list[QualityCell] = []
     waiting = cells[::-1]
@@ -46,7 +52,7 @@ def _run_pool(cells: list[QualityCell], done: Done, cache_folder: str, workers: 
             try:
                 while waiting or running:
                     while waiting and len(running) < 2 * workers:
-                        running[pool.submit(measure, waiting[-1], cache_folder)] = waiting[-1]  # refused by a pool that broke
+                        running[pool.submit(measured, waiting[-1], cache_folder)] = waiting[-1]  # refused by a pool that broke
                         waiting.pop()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         row = future.result()

@@ -108,7 +108,7 @@ def run_study(
         plan: it, or its file.
         output: the study's SQLite file; rows that are there stay. Logits of the originals are kept beside it, in ``<name>.cache``.
         cluster: address of a Ray cluster for the quality cells; ``local`` starts one here.
-        workers: processes for them on this machine; 0 takes one a core.
+        workers: processes for them on this machine, 1 for this one alone; 0 takes one a core.
         retry_failed: measure failed cells again.
         exports: .csv and .parquet files to write at the end.
         progress: a line on stderr, as `Progress`.
