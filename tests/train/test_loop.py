@@ -107,6 +107,20 @@ def test_accumulation_does_not_change_what_is_learnt(family: Path, whole: Path, 
     assert one.recipe_sha256 != two.recipe_sha256
 
 
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(family: Path, tmp_path: Path) -> None:
+    text = RECIPE.replace("accumulation = 2", "accumulation = 1").replace("[training]", '[training]\nprecision = "fp32"')
+    recipe = family / "shared.toml"
+    recipe.write_text(text)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29655", "-m", "kbit", "train"]
+    command = [sys.executable, *launch, "--recipe", str(recipe), "-o", str(tmp_path / "two"), "--size", "a", "--threads", "1", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500)
+    two = json.loads(ran.stdout)["models"][0]  # one of the two processes speaks
+    one = train_recipe(recipe, tmp_path / "one", sizes=["a"])[0]
+    assert two["train_loss"] == pytest.approx(one.train_loss, abs=1e-4)
+    assert two["heldout_loss"] == pytest.approx(one.heldout_loss, abs=1e-3)
+
+
 def test_loss_that_is_not_finite_stops(family: Path, tmp_path: Path) -> None:
     wild = family / "wild.toml"
     wild.write_text(RECIPE.replace("3e-3", "10.0").replace("warmup_steps = 3", "warmup_steps = 0\nclip = 0\nweight_decay = 10.0"))

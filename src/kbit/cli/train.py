@@ -1,5 +1,6 @@
 """`kbit train`: a family of models from scratch, by a recipe."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -33,6 +34,8 @@ def train(
     output = Output(json)
     use_threads(threads)
     found = train_recipe(recipe, output_folder, sizes=size or (), trackers=track or (), overwrite=overwrite, progress=True)
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return
     rows = [
         [one.size, f"{one.params:,}", f"{one.tokens:,}", f"{one.train_loss:.3f}", f"{one.heldout_loss:.3f}", f"{one.minutes:.1f}"]
         for one in found

@@ -84,7 +84,7 @@ def train_recipe(
         recipe: it, or its file.
         output: folder of the models, ``<name>-<size>`` each; the tokens lie there too.
         sizes: which of them, in this order; all for none.
-        trackers: ``tensorboard``, ``wandb``.
+        trackers: ``tensorboard``, ``wandb``; what they write goes to ``runs`` in the folder.
         overwrite: begin again, and replace what other recipes left.
         progress: lines on stderr, as `Progress`.
 
@@ -109,7 +109,7 @@ def train_recipe(
     for size in chosen:  # before hours of work on the first one
         build_model(size, tokenizer, end_of_text(tokenizer), str(recipe.path))
     text_files(recipe.data.heldout)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=output)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=output / "runs")
     shown = progress if accelerator.is_main_process else False
     with accelerator.main_process_first():
         tokens = prepare_tokens(recipe.data.train, tokenizer, recipe.data.separator, output, progress=shown)
