@@ -27,16 +27,16 @@ name = "resume"
 [text]
 paths = ["{data}/text/books-heldout"]
 dataset = "books-heldout"
-windows = 4
+windows = 2
 [calibration]
 paths = ["{data}/text/wiki.valid.raw"]
-tokens = 8192
+tokens = 4096
 [[models]]
 path = "{data}/models/quill-0.4m"
 [[schemes]]
 grids = ["int", "nf", "kmeans"]
-bits = [2, 3, 4]
-group_sizes = [32, 64]
+bits = [2, 3]
+group_sizes = [64]
 methods = ["", "imp+gptq"]
 """
 WORKER = """

@@ -64,6 +64,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / name)
         tokenizer.save(str(folder / name / "tokenizer.json"))
+        (folder / name / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}'
+        )
     return folder
 
 

@@ -20,8 +20,9 @@ def test_says_what_to_install(lab: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_same_rows_with_a_worker_killed_half_way(lab: Path, tmp_path: Path) -> None:
+def test_same_rows_with_a_worker_killed_half_way(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")
     killed: list[int] = []
     over = threading.Event()
 

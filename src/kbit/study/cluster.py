@@ -30,7 +30,7 @@ def run_cluster(cells: Sequence[QualityCell], done: Done, cache_folder: str, add
         raise MissingExtraError("ray", "cluster") from None
     try:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare exceptions where one does not start in time
         raise StorageError(f"no Ray cluster at {address!r}: {error}") from None
     try:
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_measure)

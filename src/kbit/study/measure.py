@@ -5,6 +5,7 @@ figures are of the weights alone. A cell that fails is a row with its reason.
 """
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from kbit import native
-from kbit.core.errors import KbitError
+from kbit.core.errors import KbitError, NumericsError
 from kbit.core.installation import package_version, version_of
 from kbit.core.memory import peak_rss_bytes, reset_peak_rss
 from kbit.core.scheme import Plan, Scheme
@@ -150,6 +151,8 @@ def _size(report: SizeReport) -> dict[str, Any]:
 
 def _loss(comparison: Comparison) -> dict[str, Any]:
     loss, divergence = comparison.loss, comparison.divergence
+    if not math.isfinite(loss.perplexity.value):
+        raise NumericsError(f"expected a finite perplexity, got {loss.perplexity.value} of {loss.nats_per_token.value:g} nats a token")
     return {
         "tokens": loss.protocol.tokens,
         "perplexity": loss.perplexity.value,

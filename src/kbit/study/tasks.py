@@ -1,5 +1,7 @@
 """Zero-shot accuracy through lm_eval's tasks."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,10 @@ def task_accuracy(model: torch.nn.Module, cell: QualityCell) -> dict[str, Any]:
     folder = cell.task_folder or None
     manager = TaskManager(include_path=None if folder is None else str(Path(folder).resolve()), include_defaults=folder is None)
     try:
-        found = simple_evaluate(wrapped, tasks=list(cell.tasks), limit=cell.task_limit or None, bootstrap_iters=0, task_manager=manager)
+        with contextlib.redirect_stderr(io.StringIO()):  # its bars
+            found = simple_evaluate(
+                wrapped, tasks=list(cell.tasks), limit=cell.task_limit or None, bootstrap_iters=100, task_manager=manager
+            )
     except KeyError as error:
         raise ModelError(f"lm_eval has no task {error}") from None
     results = {} if found is None else found["results"]
