@@ -20,6 +20,9 @@ ROW: dict[str, Any] = {
     "scheme": "int3:g64+gptq",
     "model_sha256": "aa",
     "speed_scheme": "int3:g64",
+    "embedding": "16",
+    "head": "16",
+    "machine": "here",
     "perplexity": 3.5,
     "bits": 3,
     "context": 32,
@@ -32,7 +35,10 @@ SPEED: dict[str, Any] = {
     "model": "m",
     "params": 10,
     "scheme": "int3:g64",
+    "embedding": "16",
+    "head": "16",
     "model_sha256": "aa",
+    "machine": "there",
     "threads": 1,
     "decode_tokens_per_s": 100.0,
 }
@@ -54,10 +60,16 @@ def test_rows_come_back_with_the_speed_of_their_bytes(tmp_path: Path) -> None:
         store.put("quality", {**ROW, "key": "k1", "scheme": "nf3:g64", "speed_scheme": "nf3:g64"})
         for key, threads, rate in (("s1", 1, 100.0), ("s2", 2, 180.0)):
             store.put("speed", {**SPEED, "key": key, "threads": threads, "decode_tokens_per_s": rate})
+        store.put("speed", {**SPEED, "key": "s4", "embedding": "int8:g64"})  # other bytes
         store.put("speed", {**SPEED, "key": "s3", "threads": 4, "status": "failed", "reason": "no cores", "decode_tokens_per_s": None})
     with StudyStore(tmp_path / "s.db") as store:
         found = [(row["scheme"], row["threads"], row["decode_tokens_per_s"], row["perplexity"]) for row in store.rows()]
         assert found == [("int3:g64+gptq", 1, 100.0, 3.5), ("int3:g64+gptq", 2, 180.0, 3.5), ("nf3:g64", None, None, 3.5)]
+        assert [row["machine"] for row in store.rows()] == ["there", "there", "here"]
+        assert [row["threads"] for row in store.rows(["k0"], ["s2"])] == [2]
+        assert [row["threads"] for row in store.rows(["k0"], [])] == [None]
+        view = [dict(row) for row in store._database.execute("SELECT * FROM cells ORDER BY scheme, threads")]
+        assert view == store.rows()
         assert store.status("quality") == {"k0": "ok", "k1": "ok"}
         assert [row["reason"] for row in store.failures(["s1", "s3"])] == ["no cores"]
         assert [row["key"] for row in store.rows(["k1"])] == ["k1"]
@@ -127,4 +139,17 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with StudyStore(tmp_path / "s.db"), pytest.raises(StorageError, match=str(os.getpid())), StudyStore(tmp_path / "s.db"):
         pass
     with StudyStore(tmp_path / "s.db"):
+        pass
+
+
+def test_may_be_read_while_it_is_written(tmp_path: Path) -> None:
+    with StudyStore(tmp_path / "s.db") as store:
+        store.put("quality", ROW)
+        with StudyStore(tmp_path / "s.db", reading=True) as beside:
+            assert len(beside.rows()) == 1
+            store.put("quality", {**ROW, "key": "k1"})
+            assert len(beside.rows()) == 2
+            with pytest.raises(StorageError, match="readonly"):
+                beside.put("quality", ROW)
+    with pytest.raises(StorageError), StudyStore(tmp_path / "none.db", reading=True):
         pass

@@ -10,7 +10,7 @@ import pytest
 from tests.train.conftest import RECIPE
 
 from kbit.core.digest import digest_file
-from kbit.core.errors import NumericsError, ResumeMismatch, SchemeError
+from kbit.core.errors import NumericsError, ResumeMismatch, SchemeError, ShapeError, StorageError
 from kbit.evaluate.models import load_causal_model
 from kbit.train.loop import train_recipe
 from kbit.train.recipe import TrainingRecipe
@@ -147,3 +147,20 @@ def test_refuses_architectures_before_training(family: Path, tmp_path: Path, old
 def test_refuses_unknown_sizes(family: Path, tmp_path: Path) -> None:
     with pytest.raises(SchemeError, match="unknown size 'c'"):
         train_recipe(TrainingRecipe.read(family / "recipe.toml"), tmp_path, sizes=["c"])
+
+
+def test_refuses_a_folder_with_other_things_before_training(family: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny-a").mkdir()
+    (tmp_path / "tiny-a" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"tiny-a is not empty"):
+        train_recipe(family / "recipe.toml", tmp_path)
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_refuses_heldout_text_that_is_too_short_before_training(family: Path, tmp_path: Path) -> None:
+    (family / "short.txt").write_text("the sea")
+    short = family / "short.toml"
+    short.write_text(RECIPE.replace("heldout.txt", "short.txt"))
+    with pytest.raises(ShapeError, match="at least one window"):
+        train_recipe(short, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,9 @@ def study(
     output_file: Annotated[
         str | None, typer.Option("-o", "--output", metavar="STUDY.db", help="SQLite file of the rows; by default named as the plan.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show cells and cost; measure nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cells and cost, export the rows that are there; measure nothing.")
+    ] = False,
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the quality cells: auto, host:port, or local to start one here.")
     ] = None,
@@ -45,7 +47,7 @@ def study(
     read = StudyPlan.read(plan)
     target = output_file or str(Path(plan).with_suffix(".db"))
     if dry_run:
-        _print_forecast(output, forecast(read, target, workers=workers, retry_failed=retry_failed))
+        _print_forecast(output, forecast(read, target, workers=workers, retry_failed=retry_failed, exports=export or ()))
         return
     found = run_study(read, target, cluster=cluster, workers=workers, retry_failed=retry_failed, exports=export or (), progress=True)
     _print(output, found, target)

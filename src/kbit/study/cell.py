@@ -105,7 +105,7 @@ class SpeedCell:
     @property
     def columns(self) -> dict[str, Any]:
         """Columns of the row that are known before it is measured."""
-        names = ("family", "model", "params", "scheme", "model_sha256", "threads", "machine")
+        names = ("family", "model", "params", "scheme", "embedding", "head", "model_sha256", "threads", "machine")
         return {"key": self.key, **{name: getattr(self, name) for name in names}}
 
 

@@ -13,6 +13,8 @@ COMMON: dict[str, type] = {
     "model": str,
     "params": int,
     "scheme": str,
+    "embedding": str,
+    "head": str,
     "model_sha256": str,
     "seconds": float,  # of the whole cell
     "peak_rss_bytes": int,
@@ -25,8 +27,6 @@ QUALITY: dict[str, type] = {
     "bits": int,
     "group_size": int,
     "grid": str,
-    "embedding": str,
-    "head": str,
     "speed_scheme": str,  # what a speed cell of the same bytes is called
     "hidden_size": int,
     "layers": int,

@@ -58,8 +58,17 @@ class StudyResult:
     seconds: float
 
 
-def forecast(plan: StudyPlan, output: str | Path, *, workers: int = 0, retry_failed: bool = False) -> Forecast:
-    """Cells and cost of a study, nothing measured but the speed of a small product of matrices.
+def forecast(
+    plan: StudyPlan, output: str | Path, *, workers: int = 0, retry_failed: bool = False, exports: Sequence[str | Path] = ()
+) -> Forecast:
+    """Cells and cost of a study, nothing measured but the speed of a small product of matrices; it may be running meanwhile.
+
+    Args:
+        plan: it.
+        output: its SQLite file, which need not be there.
+        workers: as `run_study`.
+        retry_failed: as `run_study`.
+        exports: files that get the rows that are there.
 
     Raises:
         As `run_study`, for what is wrong with plan, models, texts and store.
@@ -67,9 +76,13 @@ def forecast(plan: StudyPlan, output: str | Path, *, workers: int = 0, retry_fai
     cells = expand(plan, _machine())
     everything: Sequence[QualityCell | SpeedCell] = (*cells.quality, *cells.speed)
     missing = {cell.key for cell in everything}
+    rows: list[dict[str, Any]] = []
     if Path(output).exists():
-        with StudyStore(output) as store:
+        with StudyStore(output, reading=True) as store:
             missing -= _settled(store, retry_failed)
+            rows = store.rows((cell.key for cell in cells.quality), (cell.key for cell in cells.speed))
+    for path in exports:
+        export_rows(rows, path)
     tokens = _text_tokens(plan)
     workers = workers or os.cpu_count() or 1
     models: dict[str, list[float]] = {}
@@ -140,7 +153,7 @@ def run_study(
                 run_local(quality, count.done, cache, min(workers, len(quality)))
             for cell in speed:
                 count.done(cell, measure(cell, cache))
-        rows = store.rows(cell.key for cell in cells.quality)
+        rows = store.rows((cell.key for cell in cells.quality), (cell.key for cell in cells.speed))
         failures = [row for row in rows if row["status"] != "ok"] + store.failures(cell.key for cell in cells.speed)
     for path in exports:
         export_rows(rows, path)

@@ -7,7 +7,7 @@ same bytes, once for each number of threads.
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,27 +20,33 @@ __all__ = ["StudyStore"]
 
 _VERSION = 1
 _TABLES = {"quality": COMMON | QUALITY, "speed": COMMON | SPEED}
-#: what a joined row is matched by
-_JOIN = "quality.model_sha256 = speed.model_sha256 AND quality.speed_scheme = speed.scheme AND speed.status = 'ok'"
+_ORDER = "family, params, model, context, bits, scheme, seed, key"
+#: column of a quality row → column of the speed rows that belong to it
+_MATCH = {"model_sha256": "model_sha256", "speed_scheme": "scheme", "embedding": "embedding", "head": "head"}
 
 
 class StudyStore:
-    """A study's file, held by one process at a time; a context manager.
+    """A study's file; a context manager.
+
+    Args:
+        path: the file; made where it is not there.
+        reading: only read, beside a study that may be running; else one process at a time holds the file.
 
     Raises:
         FormatError: the file is no study, or one of another version.
-        StorageError: another process has it, or the disk said no.
+        StorageError: another process has it, there is none to read, or the disk said no.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = lock(self.path.with_name(self.path.name + ".lock"))
+    def __init__(self, path: str | Path, *, reading: bool = False) -> None:
+        self.path, self._reading = Path(path), reading
+        self._lock: AbstractContextManager[None] = nullcontext() if reading else lock(self.path.with_name(self.path.name + ".lock"))
 
     def __enter__(self) -> Self:
         self._lock.__enter__()
         try:
             with _sqlite_errors(self.path):
-                self._database = sqlite3.connect(self.path, isolation_level=None)
+                mode = "ro" if self._reading else "rwc"
+                self._database = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None)
                 self._database.row_factory = sqlite3.Row
                 self._open()
         except BaseException as error:
@@ -55,7 +61,7 @@ class StudyStore:
     def _open(self) -> None:
         run = self._database.execute
         version = run("PRAGMA user_version").fetchone()[0]
-        if version == 0 and run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        if not self._reading and version == 0 and run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             run("PRAGMA journal_mode = WAL")
             run("BEGIN IMMEDIATE")
             for table, columns in _TABLES.items():
@@ -97,12 +103,31 @@ class StudyStore:
         with _sqlite_errors(self.path):
             return [dict(row) for row in self._database.execute("SELECT * FROM speed WHERE status != 'ok'") if row["key"] in wanted]
 
-    def rows(self, keys: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """Joined rows in order of model, scheme and threads; those of these quality cells only, where `keys` are given."""
-        wanted = None if keys is None else set(keys)
+    def rows(self, keys: Iterable[str] | None = None, speed_keys: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Joined rows in order of model, scheme and threads.
+
+        Args:
+            keys: of the quality cells wanted; None for all.
+            speed_keys: of the speed cells that may be joined; None for all.
+        """
+        wanted, joined = (None if given is None else set(given) for given in (keys, speed_keys))
         with _sqlite_errors(self.path):
-            found = self._database.execute("SELECT * FROM cells ORDER BY family, params, model, context, bits, scheme, seed, threads")
-            return [dict(row) for row in found if wanted is None or row["key"] in wanted]
+            quality = self._database.execute(
+                "SELECT * FROM quality ORDER BY family, params, model, context, bits, scheme, seed, key"
+            ).fetchall()
+            speed = self._database.execute("SELECT * FROM speed WHERE status = 'ok' ORDER BY threads, key").fetchall()
+        of_layout: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in speed:
+            if joined is None or row["key"] in joined:
+                figures = {name: row[name] for name in ("machine", *SPEED)}
+                of_layout.setdefault(tuple(row[column] for column in _MATCH.values()), []).append(figures)
+        nothing = [dict.fromkeys(SPEED)]
+        return [
+            dict(row) | figures
+            for row in quality
+            if wanted is None or row["key"] in wanted
+            for figures in of_layout.get(tuple(row[column] for column in _MATCH), nothing)
+        ]
 
 
 def _column(name: str, kind: type) -> str:
@@ -112,8 +137,10 @@ def _column(name: str, kind: type) -> str:
 
 def _view() -> str:
     speed = [f"speed.{name} AS {name}" for name in SPEED]
-    quality = [f"quality.{name} AS {name}" for name in COMMON | QUALITY]
-    return f"SELECT {', '.join((*quality, *speed))} FROM quality LEFT JOIN speed ON {_JOIN}"
+    quality = [f"quality.{name} AS {name}" for name in COMMON | QUALITY if name != "machine"]
+    machine = "coalesce(speed.machine, quality.machine) AS machine"
+    match = " AND ".join(f"quality.{ours} = speed.{theirs}" for ours, theirs in _MATCH.items())
+    return f"SELECT {', '.join((*quality, machine, *speed))} FROM quality LEFT JOIN speed ON {match} AND speed.status = 'ok'"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 from kbit.core.digest import digest_file
-from kbit.core.errors import MissingExtraError, NumericsError, ResumeMismatch, SchemeError
+from kbit.core.errors import MissingExtraError, NumericsError, ResumeMismatch, SchemeError, StorageError
 from kbit.core.files import atomic_directory, lock, read_json, storage_errors, write_json
 from kbit.core.progress import Progress
 from kbit.evaluate.models import load_causal_model
@@ -108,12 +108,21 @@ def train_recipe(
     tokenizer = load_tokenizer(recipe.tokenizer)
     for size in chosen:  # before hours of work on the first one
         build_model(size, tokenizer, end_of_text(tokenizer), str(recipe.path))
-    text_files(recipe.data.heldout)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=output / "runs")
     shown = progress if accelerator.is_main_process else False
+    heldout = {context: _heldout_windows(recipe, tokenizer, context) for context in {size.options.context for size in chosen}}
     with accelerator.main_process_first():
         tokens = prepare_tokens(recipe.data.train, tokenizer, recipe.data.separator, output, progress=shown)
-    return [_Run(accelerator, recipe, size, tokenizer, tokens, output, trackers, shown).run(overwrite) for size in chosen]
+    runs = [
+        _Run(accelerator, recipe, size, tokenizer, tokens, heldout[size.options.context], output, trackers, shown, overwrite)
+        for size in chosen
+    ]
+    return [run.run() for run in runs]
+
+
+def _heldout_windows(recipe: TrainingRecipe, tokenizer: Tokenizer, context: int) -> Windows:
+    text = "".join(read_training_text(file) for file in text_files(recipe.data.heldout))
+    return Windows(tokenize(text, tokenizer), context=context, limit_tokens=recipe.data.heldout_tokens or None)
 
 
 class _Run:
@@ -126,10 +135,13 @@ class _Run:
         size: SizeRecipe,
         tokenizer: Tokenizer,
         tokens: TokenStream,
+        heldout: Windows,
         output: Path,
         trackers: Sequence[str],
         progress: bool | None,
+        overwrite: bool,
     ) -> None:
+        self._heldout, self._overwrite = heldout, overwrite
         self._accelerator, self._recipe, self._size, self._tokenizer, self._tokens = accelerator, recipe, size, tokenizer, tokens
         self._trackers, self._progress = trackers, progress
         self._name = f"{recipe.name}-{size.name}"
@@ -137,17 +149,18 @@ class _Run:
         self._checkpoint = output / f"{self._name}.checkpoint"
         self._digest = recipe.digest(size, tokens.digest)
         self._parts = _parts(size, accelerator.num_processes, str(recipe.path))
+        self._done = None if overwrite else self._finished()
 
-    def run(self, overwrite: bool) -> TrainingResult:
+    def run(self) -> TrainingResult:
+        if self._done is not None:
+            return self._done
         with self._alone():
-            if overwrite and self._accelerator.is_main_process:
+            if self._overwrite and self._accelerator.is_main_process:
                 self._checkpoint.unlink(missing_ok=True)
-            elif not overwrite and (done := self._finished()):
-                return done
             self._accelerator.wait_for_everyone()
             state = self._train()
             if self._accelerator.is_main_process:
-                self._save(state, overwrite)
+                self._save(state)
                 self._checkpoint.unlink(missing_ok=True)
             self._accelerator.wait_for_everyone()
             return TrainingResult(**read_json(self._folder / "training.json"))
@@ -161,6 +174,8 @@ class _Run:
     def _finished(self) -> TrainingResult | None:
         path = self._folder / "training.json"
         if not path.exists():
+            if self._folder.exists() and any(self._folder.iterdir()):
+                raise StorageError(f"{self._folder} is not empty and holds no training.json: train into another folder, or use --overwrite")
             return None
         found = read_json(path)
         if not isinstance(found, dict) or found.get("recipe_sha256") != self._digest:
@@ -242,34 +257,27 @@ class _Run:
         if self._accelerator.is_main_process:
             state.save(self._checkpoint)
 
-    def _save(self, state: Checkpoint, overwrite: bool) -> None:
+    def _save(self, state: Checkpoint) -> None:
         options = self._size.options
         model = build_model(self._size, self._tokenizer, end_of_text(self._tokenizer), str(self._recipe.path))
         model.load_state_dict(state.model)
-        with atomic_directory(self._folder, overwrite=overwrite) as folder:
+        with atomic_directory(self._folder, overwrite=self._overwrite) as folder:
             save_model(model, self._recipe.tokenizer, folder, options.precision)
-            heldout, count = self._heldout(folder)
-            found = TrainingResult(
+            found = perplexity(load_causal_model(folder), self._heldout, progress=self._progress)
+            result = TrainingResult(
                 size=self._size.name,
                 params=sum(parameter.numel() for parameter in model.parameters()),
                 tokens=state.step * options.batch_tokens,
                 train_loss=sum(state.losses) / len(state.losses),
-                heldout_loss=heldout,
-                heldout_tokens=count,
+                heldout_loss=found.nats_per_token.value,
+                heldout_tokens=self._heldout.protocol.tokens,
                 minutes=state.seconds / 60,
                 options=asdict(options),
                 history=state.history,
                 recipe_sha256=self._digest,
                 weights_sha256=digest_file(folder / "model.safetensors"),
             )
-            write_json(folder / "training.json", found.to_json())
-
-    def _heldout(self, folder: Path) -> tuple[float, int]:
-        data = self._recipe.data
-        text = "".join(read_training_text(file) for file in text_files(data.heldout))
-        windows = Windows(tokenize(text, self._tokenizer), context=self._size.options.context, limit_tokens=data.heldout_tokens or None)
-        found = perplexity(load_causal_model(folder), windows, progress=self._progress)
-        return found.nats_per_token.value, windows.protocol.tokens
+            write_json(folder / "training.json", result.to_json())
 
 
 def _parts(size: SizeRecipe, processes: int, source: str) -> int:
