@@ -2,8 +2,8 @@
 
     python benchmarks/study_resume.py [--kills 20] [--workers 1] [--cluster] [--json FILE]
 
-Each kill falls at a random moment after the imports, so that it meets cells that are being measured, encoded, or written down; the workers
-of a killed study end with it. With --cluster the rows are held against those of a local Ray cluster too.
+Each kill falls at a random moment after the imports, within the time of five cells, so that it meets cells that are being measured, encoded, or
+written down; the workers of a killed study end with it. With --cluster the rows are held against those of a local Ray cluster too.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ TIMES = {"seconds", "quantize_seconds", "evaluate_seconds", "peak_rss_bytes"}
 PLAN = """
 name = "resume"
 [text]
-paths = ["{data}/text/books-heldout"]
-dataset = "books-heldout"
-windows = 2
+paths = ["{books}"]
+dataset = "books"
+windows = 1
 [calibration]
-paths = ["{data}/text/wiki.valid.raw"]
-tokens = 4096
+paths = ["calibration.txt"]
+tokens = 2048
 [[models]]
 path = "{data}/models/quill-0.4m"
 [[schemes]]
@@ -61,7 +62,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kbit-study-resume-") as scratch:
         work = Path(scratch)
         plan = work / "plan.toml"
-        plan.write_text(PLAN.format(data=DATA))
+        plan.write_text(PLAN.format(data=DATA, books=files("kbit").joinpath("data", "books")))
+        (work / "calibration.txt").write_text((DATA / "text" / "wiki.valid.raw").read_text()[:100_000])
         started = time.monotonic()
         assert run(plan, work / "whole.db", options.workers, None)
         seconds = time.monotonic() - started
@@ -72,7 +74,7 @@ def main() -> int:
         while kills < options.kills:
             rounds += 1
             store = work / f"killed-{rounds}.db"
-            while kills < options.kills and not run(plan, store, options.workers, draw.uniform(0, 2 * seconds / options.kills)):
+            while kills < options.kills and not run(plan, store, options.workers, draw.uniform(0, 5 * seconds / len(expected))):
                 kills += 1
                 print(f"kill {kills:3}  round {rounds}  {count(store)} rows on the disk", flush=True)
             run(plan, store, options.workers, None)

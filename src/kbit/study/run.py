@@ -9,7 +9,7 @@ from typing import Any
 
 from kbit.core.progress import Progress
 from kbit.study.cell import QualityCell, SpeedCell
-from kbit.study.cost import cell_gmacs, probe_rate
+from kbit.study.cost import cell_gmacs, measured_rate, probe_rate
 from kbit.study.expand import expand
 from kbit.study.export import check_export, export_rows
 from kbit.study.plan import StudyPlan
@@ -84,6 +84,7 @@ def forecast(
     for path in exports:
         export_rows(rows, path)
     tokens = _text_tokens(plan)
+    by_key = {cell.key: cell for cell in cells.quality}
     workers = workers or os.cpu_count() or 1
     models: dict[str, list[float]] = {}
     for cell in everything:
@@ -93,11 +94,12 @@ def forecast(
             entry[1] += 1
             entry[2] += cell_gmacs(cell, tokens)
     total = sum(entry[2] for entry in models.values())
+    rate = measured_rate((cell_gmacs(by_key[row["key"]], tokens), row["seconds"]) for row in rows if row["key"] in by_key) or probe_rate()
     return Forecast(
         cells=len(everything),
         missing=len(missing),
         gmacs=total,
-        seconds=total / probe_rate() / workers,
+        seconds=total / rate / workers,
         workers=workers,
         models=tuple((name, int(entry[0]), int(entry[1]), entry[2]) for name, entry in models.items()),
     )
