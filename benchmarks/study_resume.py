@@ -2,8 +2,8 @@
 
     python benchmarks/study_resume.py [--kills 20] [--workers 1] [--cluster] [--json FILE]
 
-Each kill falls at a random moment after the imports, within the time of five cells, so that it meets cells that are being measured, encoded, or
-written down; the workers of a killed study end with it. With --cluster the rows are held against those of a local Ray cluster too.
+Each kill falls at a random moment after the imports, within the time of five cells, so that it meets cells that are being measured,
+encoded, or written down; the workers of a killed study end with it. With --cluster the rows are held against those of a local Ray cluster.
 """
 
 import argparse

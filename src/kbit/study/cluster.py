@@ -1,7 +1,7 @@
 """Quality cells on a Ray cluster: the same cells, the same `measure`, the same rows.
 
 The study's process keeps the store; workers only measure, one cell a task and one core each. Models, texts and the cache of original logits
-must lie at the same paths on every machine. A worker or machine that dies has its cells measured elsewhere, by Ray's retries.
+must lie at the same (absolute) paths on every machine. A worker or machine that dies has its cells measured elsewhere, by Ray's retries.
 """
 
 from collections.abc import Callable, Sequence

@@ -37,7 +37,7 @@ class _Model:
             "model": self.planned.name,
             "params": self.params,
             "model_sha256": self.sha256,
-            "path": str(self.planned.path),
+            "path": str(self.planned.path.resolve()),
         }
 
 
@@ -81,7 +81,7 @@ def _quality(plan: StudyPlan, models: list[_Model]) -> list[QualityCell]:
         tasks = {
             "tasks": plan.tasks.names,
             "task_limit": plan.tasks.limit,
-            "task_folder": "" if folder is None else str(folder),
+            "task_folder": "" if folder is None else str(folder.resolve()),
             "task_sha256": digest_json([[str(file.relative_to(folder)), digest_file(file)] for file in files]) if folder else "",
         }
     cells = []
@@ -130,4 +130,4 @@ def _speed(plan: StudyPlan, models: list[_Model], machine: str) -> list[SpeedCel
 
 
 def _texts(paths: tuple[Path, ...]) -> tuple[str, ...]:
-    return tuple(str(path) for path in paths)
+    return tuple(str(path.resolve()) for path in paths)
