@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kbit.train.loop import TrainingResult, train_recipe
+    from kbit.train.loop import train_recipe
     from kbit.train.recipe import TrainingRecipe
+    from kbit.train.result import TrainingResult
 
 __all__ = ["TrainingRecipe", "TrainingResult", "train_recipe"]
 
-_WHERE = {"loop": ("TrainingResult", "train_recipe"), "recipe": ("TrainingRecipe",)}
+_WHERE = {"loop": ("train_recipe",), "recipe": ("TrainingRecipe",), "result": ("TrainingResult",)}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,46 +27,14 @@ from kbit.train.build import build_model, optimizer_for, save_model
 from kbit.train.checkpoint import Checkpoint, random_state, restore_random_state
 from kbit.train.data import TokenStream, end_of_text, prepare_tokens, read_training_text, text_files
 from kbit.train.recipe import SizeRecipe, TrainingRecipe
+from kbit.train.result import TrainingResult
 from kbit.train.schedule import learning_rate
 from kbit.train.tracking import check_trackers
 
-__all__ = ["TrainingResult", "train_recipe"]
+__all__ = ["train_recipe"]
 
 #: steps between two entries of the history (the first is of step 1), and steps that a shown training loss is the mean of
 _HISTORY_STEPS = _MEAN_STEPS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """One trained size; `to_json` is its ``training.json``.
-
-    Attributes:
-        size, params, tokens: which, how large, trained on how many tokens.
-        train_loss: mean over the last steps, nats a token.
-        heldout_loss: of the stored weights on the held-out text, nats a token; windows of the training context.
-        heldout_tokens: tokens that it is the mean of.
-        minutes: time of all its runs, pauses of the process included.
-        options: how it was trained.
-        history: [tokens, mean training loss].
-        recipe_sha256: digest of architecture, options, text and tokenizer.
-        weights_sha256: digest of the weight file.
-    """
-
-    size: str
-    params: int
-    tokens: int
-    train_loss: float
-    heldout_loss: float
-    heldout_tokens: int
-    minutes: float
-    options: dict[str, Any]
-    history: list[list[float]]
-    recipe_sha256: str
-    weights_sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON object."""
-        return asdict(self)
 
 
 def train_recipe(
