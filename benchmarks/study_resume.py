@@ -2,7 +2,7 @@
 
     python benchmarks/study_resume.py [--kills 20] [--workers 1] [--cluster] [--json FILE]
 
-Each kill falls at a random moment after the imports, within the time of five cells, so that it meets cells that are being measured,
+Each kill falls at a random moment after up to three more rows than the last one left, so that it meets cells that are being measured,
 encoded, or written down; the workers of a killed study end with it. With --cluster the rows are held against those of a local Ray cluster.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from kbit.core.errors import KbitError
 from kbit.study.plan import StudyPlan
 from kbit.study.run import run_study
 from kbit.study.store import StudyStore
@@ -74,7 +75,9 @@ def main() -> int:
         while kills < options.kills:
             rounds += 1
             store = work / f"killed-{rounds}.db"
-            while kills < options.kills and not run(plan, store, options.workers, draw.uniform(0, 5 * seconds / len(expected))):
+            while kills < options.kills and not run(
+                plan, store, options.workers, (draw.randint(0, 3), draw.uniform(0, seconds / len(expected)))
+            ):
                 kills += 1
                 print(f"kill {kills:3}  round {rounds}  {count(store)} rows on the disk", flush=True)
             run(plan, store, options.workers, None)
@@ -98,13 +101,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(plan: Path, store: Path, workers: int, kill_after: float | None) -> bool:
-    """Whether the study came to its end before it was killed."""
+def run(plan: Path, store: Path, workers: int, kill_after: tuple[int, float] | None) -> bool:
+    """Whether the study came to its end before it was killed, so many rows and seconds after its imports."""
     process = subprocess.Popen([sys.executable, "-c", WORKER, str(plan), str(store), str(workers)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     try:
-        code = process.wait(kill_after)
+        if kill_after is not None:
+            rows_more, seconds = kill_after
+            before = count(store)
+            while process.poll() is None and count(store) < before + rows_more:
+                time.sleep(0.02)
+        code = process.wait(None if kill_after is None else seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -124,11 +132,12 @@ def rows(plan: Path, store: Path) -> list[dict[str, Any]]:
 
 
 def count(store: Path) -> int:
-    """Rows that a kill left."""
-    if not store.exists():
+    """Rows on the disk, also of a study that runs."""
+    try:
+        with StudyStore(store, reading=True) as opened:
+            return len(opened.status("quality"))
+    except KbitError:  # not there, or being made
         return 0
-    with StudyStore(store) as opened:
-        return len(opened.rows())
 
 
 if __name__ == "__main__":
