@@ -36,7 +36,7 @@ def test_killed_and_resumed_equals_uninterrupted(lab: Path, tmp_path: Path) -> N
     store = tmp_path / "killed.db"
     for kills in (1, 2):
         process = subprocess.Popen([sys.executable, "-c", DRIVER, str(lab / "plan.toml"), str(store)])
-        before, deadline = count(store), time.monotonic() + 300
+        before, deadline = count(store), time.monotonic() + 900
         while count(store) < before + 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

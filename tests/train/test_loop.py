@@ -68,7 +68,7 @@ def test_killed_and_resumed_is_bit_equal(family: Path, whole: Path, tmp_path: Pa
     seen = b""
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", DRIVER, str(family / "recipe.toml"), str(tmp_path)], env=os.environ)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while process.poll() is None and (not checkpoint.exists() or checkpoint.read_bytes() == seen) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
