@@ -63,7 +63,7 @@ def test_says_which_tuning_is_in_use(kbit: Callable, tmp_path: Path, monkeypatch
 
 
 def _facts(**changes: Any) -> dict[str, Any]:
-    extras = dict.fromkeys(("torch", "transformers", "accelerate", "matplotlib", "scipy", "lm_eval", "triton"), "1.0")
+    extras = dict.fromkeys(("torch", "transformers", "accelerate", "matplotlib", "scipy", "lm_eval", "pyarrow", "triton"), "1.0")
     return {
         "extras": extras,
         "isa": "avx2",

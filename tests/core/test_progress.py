@@ -189,3 +189,11 @@ def test_threads_may_advance_together():
         for thread in threads:
             thread.join()
     assert progress.done == 40_000
+
+
+def test_what_an_earlier_run_did_is_no_part_of_the_rate(clock):
+    progress = Progress(100, "steps", "train", stream=Terminal(), clock=clock)
+    progress.begin_at(50)
+    clock.now += 10
+    progress.advance(10)
+    assert progress.line() == "train   60%  60/100 steps  1/s  0:40 left"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kbit.core.errors import LimitError, ModelError, ShapeError, StorageError
+from kbit.core.errors import FormatError, LimitError, ModelError, ShapeError, StorageError
 from kbit.evaluate import logits
 from kbit.evaluate.divergence import compare
 from kbit.evaluate.logits import ModelLogits, ReferenceLogits, batches, inference
@@ -35,6 +35,26 @@ def test_one_run_of_the_original_serves_many(tiny_llama: Build, random_text: Tex
     with ReferenceLogits.compute(original, windows, memory_limit_bytes=0, directory=tmp_path) as kept:
         for variant in variants:
             assert compare(variant, kept, windows) == compare(variant, original, windows)
+
+
+def test_saved_logits_come_back_mapped(tiny_llama: Build, random_text: Text, tmp_path: Path) -> None:
+    model, windows = tiny_llama(), Windows(random_text(100), context=16)
+    with ReferenceLogits.compute(model, windows) as kept:
+        kept.save(tmp_path / "logits.npy")
+        loaded = ReferenceLogits.load(tmp_path / "logits.npy", windows, kept.vocabulary)
+        for ours, theirs in zip(loaded.rows(list(windows)), kept.rows(list(windows)), strict=True):
+            assert torch.equal(ours, theirs)
+        assert compare(loaded, kept, windows).divergence.kl_max.value == 0.0
+    with pytest.raises(FormatError, match="expected logits float32"):
+        ReferenceLogits.load(tmp_path / "logits.npy", Windows(random_text(90), context=16), loaded.vocabulary)
+    (tmp_path / "other.npy").write_bytes(b"no array")
+    with pytest.raises(FormatError, match=r"other\.npy"):
+        ReferenceLogits.load(tmp_path / "other.npy", windows, loaded.vocabulary)
+    with pytest.raises(StorageError):
+        ReferenceLogits.load(tmp_path / "none.npy", windows, loaded.vocabulary)
+    kept.close()
+    with pytest.raises(ModelError, match="closed"):
+        kept.save(tmp_path / "closed.npy")
 
 
 def test_other_windows_and_closed_logits_are_refused(tiny_llama: Build, random_text: Text) -> None:

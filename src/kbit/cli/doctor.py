@@ -92,10 +92,10 @@ def hints(facts: dict[str, Any]) -> list[str]:
     from kbit.native.memory import HUGE_PAGES
 
     found = []
-    for extra, packages in EXTRAS.items():
-        missing = [package for package in packages if facts["extras"][package] is None]
-        if missing and extra != "gpu":
-            found.append(f"{', '.join(missing)} not installed: pip install 'kbit[{extra}]' for {_PURPOSE[extra]}")
+    for extra, purpose in _PURPOSE.items():
+        missing = [package for package in EXTRAS[extra] if facts["extras"][package] is None]
+        if missing:
+            found.append(f"{', '.join(missing)} not installed: pip install 'kbit[{extra}]' for {purpose}")
     if facts["isa"] != facts["available_isas"][0]:
         found.append(f"running on {facts['isa']} though {facts['available_isas'][0]} is available: unset KBIT_ISA")
     elif facts["isa"] == "scalar":
@@ -110,8 +110,9 @@ def hints(facts: dict[str, Any]) -> list[str]:
     return found
 
 
+#: extra → what it is for; those that only some machines or tasks need are not missed
 _PURPOSE = {
     "torch": "encoding and running models",
     "hf": "transformers' models and text generation",
-    "study": "plots as PNG and lm_eval tasks",
+    "study": "plots as PNG, lm_eval tasks and Parquet",
 }

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kbit.cli import advise, bench, decode, demo, doctor, fit, quantize, run, show, study_report, verify
+from kbit.cli import advise, bench, decode, demo, doctor, fit, quantize, run, show, study, study_report, train, verify
 from kbit.cli import eval as evaluate
 
 __all__ = ["app", "main"]
@@ -34,6 +34,8 @@ app.command("bench", short_help="Measure prefill and decode speed.")(bench.bench
 app.command("run", short_help="Continue a prompt.")(run.run)
 app.command("show", short_help="Show what is inside a model, tensor by tensor.")(show.show)
 app.command("decode", short_help="Go back to an ordinary checkpoint.")(decode.decode)
+app.command("train", short_help="Train a family of models from scratch.")(train.train)
+app.command("study", short_help="Measure models under many schemes, a row each.")(study.study)
 app.command("verify", short_help="Check every byte of a stored model.")(verify.verify)
 app.command("report", short_help="Write a study's rows and laws as one page.")(study_report.report)
 app.command("advise", short_help="Say which model at which k fits a budget.")(advise.advise)

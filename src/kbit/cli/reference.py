@@ -40,6 +40,8 @@ KEYS: Mapping[str, str] = {
     "run": "text token_ids finish_reason prefill_ms decode_ms runner logprobs",
     "show": "path base_model plan root ties weights file_bytes bpw_file tensors totals",
     "decode": "path dtype file_bytes parameters",
+    "train": "models folder",
+    "study": "rows measured failed seconds store",
     "verify": "ok root chunks files modules size_bytes",
     "fit": "laws refused outliers predictions",
     "advise": "options frontier warnings nearest",
@@ -59,6 +61,8 @@ _REMARKS = {
     "report": "`laws` has `form` and `heldout_error`; without laws, `no_laws` says why",
     "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",
     "show": "a tensor has `name`, `kind`, `shape`, `scheme`, `weights`, `bytes`, `bpw`, `error`",
+    "study": "a row has the columns of `kbit.study.columns`; with `--dry-run`: `cells`, `missing`, `gmacs`, `seconds`, `workers`, `models`",
+    "train": "a model has the keys of its `training.json`",
     "verify": "where something does not hold, `ok` is false, `error` says what, and the exit code is 1",
 }
 

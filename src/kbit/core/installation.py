@@ -10,7 +10,10 @@ __all__ = ["EXTRAS", "EXTRA_OF", "package_version", "version_of"]
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "hf": ("transformers", "accelerate"),
-    "study": ("matplotlib", "scipy", "lm_eval"),
+    "train": ("zstandard",),
+    "track": ("tensorboard", "wandb"),
+    "study": ("matplotlib", "scipy", "lm_eval", "pyarrow"),
+    "cluster": ("ray",),
     "gpu": ("triton",),
 }
 #: package → the extra that brings it

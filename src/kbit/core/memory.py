@@ -4,9 +4,10 @@ import resource
 import sys
 from pathlib import Path
 
-__all__ = ["peak_rss_bytes", "rss_bytes"]
+__all__ = ["peak_rss_bytes", "reset_peak_rss", "rss_bytes"]
 
 _STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak_rss_bytes() -> int:
@@ -19,6 +20,15 @@ def peak_rss_bytes() -> int:
         return value
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_rss() -> bool:
+    """Let `peak_rss_bytes` begin again from what is resident now; False where the system cannot."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def rss_bytes() -> int:

@@ -46,6 +46,7 @@ class Progress:
         self.unit = unit
         self.label = label
         self.done = 0.0
+        self._before = 0.0
         self._stream = sys.stderr if stream is None else stream
         self._enabled = enabled is not False and self._stream is not None and not self._stream.closed
         self._terminal = self._enabled and self._stream.isatty()
@@ -74,10 +75,15 @@ class Progress:
             if self._enabled and self._clock() - self._shown >= interval:
                 self._show()
 
+    def begin_at(self, amount: float) -> None:
+        """Counts `amount` of the work as done by an earlier run: it is part of the share, not of the rate."""
+        with self._lock:
+            self.done = self._before = amount
+
     def line(self) -> str:
         """The line as it would be shown now."""
         elapsed = max(self._clock() - self._started, 0.0)
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self._before) / elapsed if elapsed > 0 else 0.0
         parts = [self.label]
         if self.total:
             parts.append(f"{min(self.done / self.total, 1.0):4.0%}")

@@ -17,8 +17,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from kbit.core.errors import LimitError, ModelError, ShapeError
-from kbit.core.files import storage_errors
+from kbit.core.errors import FormatError, LimitError, ModelError, ShapeError
+from kbit.core.files import atomic_write, storage_errors
 from kbit.evaluate.source_checks import check_finite, check_windows
 from kbit.evaluate.windows import Window, Windows
 
@@ -137,6 +137,39 @@ class ReferenceLogits:
                 for window, row in zip(batch, source.rows(batch), strict=True):
                     kept._slice(window)[:] = row.cpu().numpy()
         return kept
+
+    @classmethod
+    def load(cls, path: Path, windows: Windows, vocabulary: int) -> Self:
+        """Logits that `save` wrote for these windows, mapped.
+
+        Raises:
+            FormatError: the file holds no such array. StorageError: it cannot be read.
+        """
+        kept = cls.__new__(cls)
+        kept.vocabulary, kept.protocol, kept.in_memory = vocabulary, windows.protocol, False
+        kept.size_bytes = 4 * windows.protocol.tokens * vocabulary
+        kept._ends = np.concatenate([[0], np.cumsum(windows.scored_tokens())])
+        with storage_errors(path, "read"):
+            try:
+                data = np.load(path, mmap_mode="c")  # torch wants writable memory; nothing of it reaches the file
+            except ValueError as error:
+                raise FormatError(f"{path}: expected logits: {error}") from None
+        if data.dtype != np.float32 or data.shape != (windows.protocol.tokens, vocabulary):
+            got = f"{data.dtype} {list(data.shape)}"
+            raise FormatError(f"{path}: expected logits float32 [{windows.protocol.tokens}, {vocabulary}], got {got}")
+        kept._data = data
+        return kept
+
+    def save(self, path: Path) -> None:
+        """Writes the logits as a .npy file, whole or not at all.
+
+        Raises:
+            StorageError: the disk said no.
+        """
+        if self._data is None:
+            raise ModelError("expected open reference logits, got closed ones")
+        with atomic_write(path) as file:
+            np.save(file, self._data)
 
     def _slice(self, window: Window) -> np.ndarray[Any, Any]:
         if self._data is None:

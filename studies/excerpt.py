@@ -1,0 +1,23 @@
+"""The calibration text of the study: every twentieth book of the training text, a megabyte of each at most.
+
+    python studies/excerpt.py [books-train.txt.zst] > studies/calibration.txt
+
+The books are in the public domain in the United States; the excerpt is made where it is needed and is no part of this repository.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "text" / "books-train.txt.zst"
+
+
+def main() -> None:
+    """Writes it to stdout."""
+    source = sys.argv[1] if len(sys.argv) > 1 else str(DEFAULT)
+    text = subprocess.run(["zstd", "-dc", source], check=True, capture_output=True).stdout.decode()
+    sys.stdout.write("\n\n".join(book[: 1 << 20] for book in text.split("\0")[::20]))
+
+
+if __name__ == "__main__":
+    main()
