@@ -1,7 +1,7 @@
 """Time of each weight's product with one token under each scheme, measured on this machine, and a time a token as a budget.
 
-A decode step reads every weight once, so its time is the sum of its products and of a rest that the schemes do not change (norms, attention,
-what stays in 16 bits). Products are measured by the kernels on copies that are walked round and round, as in a step whose weights
+A decode step reads every weight once, so its time is the sum of its products and of a rest that schemes do not change (norms, attention,
+and 16-bit weights). Products are measured by the kernels on copies that are walked round and round, as in a step whose weights
 no cache holds (`kbit.kernels.measure`); the rest is what a whole model, encoded plainly, takes beyond its products.
 """
 

@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
-from kbit.allocate.units import Unit
 from kbit.core.errors import FormatError, SchemeError
 from kbit.core.files import read_json, write_json
 from kbit.core.scheme import Scheme
+
+if TYPE_CHECKING:
+    from kbit.allocate.units import Unit
 
 __all__ = ["FILE_NAME", "Loss", "Method", "Sensitivity"]
 
@@ -52,7 +54,7 @@ class Sensitivity:
     method: Method
     tokens: int
 
-    def of(self, unit: Unit) -> list[float]:
+    def of(self, unit: "Unit") -> list[float]:
         """KL of a free unit for each of its schemes; 0 for leaving it as it is.
 
         Raises:
