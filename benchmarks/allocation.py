@@ -44,7 +44,9 @@ from quality import CONTEXT, DATA, anchor_kl, spread, training_excerpt
 
 BASE = Plan(Scheme.parse("int4:g64"))
 FREE = ("default",)
-UNIFORM = ("kmeans2:g64+imp+gptq", "kmeans3:g128+imp+gptq", "kmeans3:g64+imp+gptq", "kmeans4:g128+imp+gptq", "kmeans5:g128+imp+gptq")
+UNIFORM = ("kmeans2:g64+imp+gptq", "kmeans3:g64+imp+gptq", "kmeans4:g128+imp+gptq")
+#: what random plans are made of
+DRAWN = ("kmeans2:g64+imp+gptq", "kmeans3:g128+imp+gptq", "kmeans4:g128+imp+gptq", "kmeans5:g128+imp+gptq", "kmeans6:g128+imp+gptq")
 
 
 class Bench:
@@ -52,10 +54,10 @@ class Bench:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self.name, self.folder, self.options = name, DATA / "models" / name, options
-        self.text = CalibrationText((options.text,))
+        self.text = CalibrationText((options.text,), tokens=options.tokens)
         with open_model(self.folder) as stored:
             self.units = find_units(stored, BASE, FREE, partial(candidates, calibrated=True))
-        self.windows: CalibrationWindows = self.text.windows(load_tokenizer(self.folder), positions=CONTEXT)
+        self.windows: CalibrationWindows = CalibrationText((options.text,)).windows(load_tokenizer(self.folder), positions=CONTEXT)
         self.scored = spread(tokenize(read_text(DATA / "text" / "books-heldout"), load_tokenizer(self.folder)), options.windows)
         self.reference = ReferenceLogits.compute(load_causal_model(self.folder), self.scored)
 
@@ -84,7 +86,9 @@ def main() -> int:
         options.work.mkdir(parents=True, exist_ok=True)
         options.text = training_excerpt(options.work)
         models = [run(Bench(name, options), options) for name in options.models]
-    machine.save(options.json, {"benchmark": "allocation", "machine": facts, "windows": options.windows, "models": models})
+    machine.save(
+        options.json, {"benchmark": "allocation", "machine": facts, "windows": options.windows, "tokens": options.tokens, "models": models}
+    )
     return 0
 
 
@@ -94,8 +98,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["measured", "predicted"])
     parser.add_argument("--uniform", nargs="*", default=list(UNIFORM))
     parser.add_argument("--recipes", nargs="*", type=float, default=[])
-    parser.add_argument("--random", type=int, default=60, help="random plans")
+    parser.add_argument("--random", type=int, default=40, help="random plans")
     parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text when plans are encoded")
     parser.add_argument("--work", type=Path, help="folder to keep losses in")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -162,11 +167,11 @@ def draw(units: Sequence[Unit], random: np.random.Generator, bpw: float | None) 
     """A scheme for each weight; with `bpw`, drawn until the size is within 0.1 bits of it."""
     weights = sum(unit.weights for unit in units)
     while True:
-        center = random.uniform(0, 8)
+        center = random.uniform(0, 4)
         picks = {}
         for unit in units:
-            places = np.clip(random.normal(center, 3, 1).round().astype(int), 0, len(unit.schemes) - 1)
-            picks[unit.name] = int(places[0])
+            drawn = [unit.schemes.index(Scheme.parse(text).for_row(unit.shape[-1])) for text in DRAWN]
+            picks[unit.name] = drawn[int(np.clip(round(random.normal(center, 1.5)), 0, len(drawn) - 1))]
         size = sum(unit.sizes[picks[unit.name]] for unit in units)
         if bpw is None or abs(8 * size / weights - bpw) < 0.1:
             return {unit.name: unit.schemes[picks[unit.name]] for unit in units}

@@ -12,7 +12,7 @@ from kbit.cli.pictures import heat_map, level_histogram, stacked_bars
 from kbit.cli.svg import STYLE
 from kbit.core.sizes import bytes_text
 
-__all__ = ["Page", "render_page"]
+__all__ = ["Page", "pictures", "render_page"]
 
 _WORST = 20
 
@@ -38,6 +38,7 @@ def render_page(page: Page) -> str:
     """HTML text."""
     style = files("kbit.cli").joinpath("report.css").read_text(encoding="utf-8")
     title = f"Inside {page.facts['path']}"
+    note = "" if page.against else "<p class=note>Errors need the original: <code>--against MODEL</code>.</p>"
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -47,9 +48,9 @@ def render_page(page: Page) -> str:
             f"<style>{STYLE}\n{style}</style>\n</head>\n<body>\n<main>",
             f"<header><p class=eyebrow>kbit show</p><h1>{escape(title)}</h1></header>",
             _answer(page),
-            "<section><h2>Where the bits went</h2>" + _charts(_bits(page)) + "</section>",
-            _losses(page),
-            "<section><h2>Weights and levels</h2>" + _charts([level_histogram(one) for one in page.histograms]) + "</section>",
+            _section("Where the bits went", _bits(page)),
+            _section("What was lost, and outliers", _losses(page), note),
+            _section("Weights and levels", _levels(page)),
             _table(page),
             "</main>\n</body>\n</html>\n",
         ]
@@ -77,11 +78,21 @@ def _answer(page: Page) -> str:
     return f"<section class=answer><dl class=cards>{items}</dl></section>"
 
 
-def _charts(pictures: Sequence[str]) -> str:
-    return '<div class="charts">' + "".join(f"<figure>{picture}</figure>" for picture in pictures) + "</div>"
+def _section(title: str, drawn: Mapping[str, str], note: str = "") -> str:
+    figures = "".join(f"<figure>{picture}</figure>" for picture in drawn.values())
+    return f'<section><h2>{title}</h2><div class="charts">{figures}</div>{note}</section>'
 
 
-def _bits(page: Page) -> list[str]:
+def pictures(page: Page) -> dict[str, str]:
+    """Title → picture, in the order of the page."""
+    return _bits(page) | _losses(page) | _levels(page)
+
+
+def _levels(page: Page) -> dict[str, str]:
+    return {one.name: level_histogram(one) for one in page.histograms}
+
+
+def _bits(page: Page) -> dict[str, str]:
     sums: dict[str, Counter[str]] = {}
     weights: Counter[str] = Counter()
     for tensor in page.tensors:
@@ -90,24 +101,25 @@ def _bits(page: Page) -> list[str]:
         sums.setdefault(row, Counter()).update(tensor.bits)
         weights[row] += tensor.weights
     bars = {row: {part.replace("_", " "): size / weights[row] for part, size in parts.items()} for row, parts in sums.items()}
-    found = [stacked_bars("bits per weight, by part", bars, "bits a weight")]
-    if cells := _cells(page, lambda tensor: tensor.bpw):
-        found.append(heat_map("bits per weight, by layer", cells, lambda value: f"{value:.2f}"))
-    return found
+    title = "bits per weight, by part"
+    layers = _map(page, "bits per weight, by layer", lambda tensor: tensor.bpw, "{:.2f}".format)
+    return {title: stacked_bars(title, bars, "bits a weight")} | layers
 
 
-def _losses(page: Page) -> str:
-    pictures = []
-    if cells := _cells(page, lambda tensor: tensor.error or None):
-        pictures.append(heat_map("relative error, by layer", cells, lambda value: f"{value:.1%}", logarithmic=True))
-    if cells := _cells(page, lambda tensor: tensor.kl or None):
-        pictures.append(heat_map("KL of the model with it alone", cells, lambda value: f"{value:.1e}", logarithmic=True))
-    if cells := _cells(page, lambda tensor: tensor.largest):
-        pictures.append(heat_map("largest weight, in σ", cells, lambda value: f"{value:.1f}"))
-    if cells := _cells(page, lambda tensor: tensor.kurtosis):
-        pictures.append(heat_map("kurtosis (Gaussian: 3)", cells, lambda value: f"{value:.2f}"))
-    note = "" if page.against else "<p class=note>Errors need the original: <code>--against MODEL</code>.</p>"
-    return f"<section><h2>What was lost, and outliers</h2>{_charts(pictures)}{note}</section>" if pictures else note
+def _losses(page: Page) -> dict[str, str]:
+    return {
+        **_map(page, "relative error, by layer", lambda tensor: tensor.error or None, "{:.1%}".format, logarithmic=True),
+        **_map(page, "KL of the model with it alone", lambda tensor: tensor.kl or None, "{:.1e}".format, logarithmic=True),
+        **_map(page, "largest weight, in σ", lambda tensor: tensor.largest, "{:.1f}".format),
+        **_map(page, "kurtosis (Gaussian: 3)", lambda tensor: tensor.kurtosis, "{:.2f}".format),
+    }
+
+
+def _map(
+    page: Page, title: str, value: Callable[[Inspected], float | None], shown: Callable[[float], str], *, logarithmic: bool = False
+) -> dict[str, str]:
+    cells = _cells(page, value)
+    return {title: heat_map(title, cells, shown, logarithmic=logarithmic)} if cells else {}
 
 
 def _cells(page: Page, value: Callable[[Inspected], float | None]) -> dict[tuple[str, int], float]:

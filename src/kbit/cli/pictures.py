@@ -91,7 +91,10 @@ def level_histogram(drawn: Histogram) -> str:
     title = f"{drawn.name}: {drawn.scheme}"
     base, top, left = 232, 44, 8
     low, high = float(drawn.edges[0]), float(drawn.edges[-1])
-    x = lambda value: left + (value - low) / (high - low) * (WIDTH - 2 * left)  # noqa: E731
+
+    def x(value: float) -> float:
+        return left + (value - low) / (high - low) * (WIDTH - 2 * left)
+
     most = int(drawn.counts.max()) or 1
     found = [f'<text class="title" x="0" y="16" {_fitted(title)}>{escape(title)}</text>']
     what = "decoded weights" if drawn.decoded else "weights of the original"
