@@ -27,6 +27,7 @@ import torch
 
 import machine
 from kbit.allocate.budget import for_bpw
+from kbit.allocate.decide import BASE
 from kbit.allocate.encodings import observe_units
 from kbit.allocate.ladder import candidates
 from kbit.allocate.search import find_sensitivity
@@ -42,7 +43,6 @@ from kbit.model.load import load_ordinary
 from kbit.store.folder import open_model
 from quality import CONTEXT, DATA, anchor_kl, spread, training_excerpt
 
-BASE = Plan(Scheme.parse("int4:g64"))
 FREE = ("default",)
 UNIFORM = ("kmeans2:g64+imp+gptq", "kmeans3:g64+imp+gptq", "kmeans4:g128+imp+gptq")
 #: what random plans are made of

@@ -22,11 +22,12 @@ from kbit.model.calibrated import as_windows
 from kbit.store.folder import StoredModel, open_model
 from kbit.store.model_writer import DEFAULT_SHARD_BYTES
 
-__all__ = ["DEFAULT_BPW", "Decision", "Request", "decide"]
+__all__ = ["BASE", "DEFAULT_BPW", "Decision", "Request", "decide"]
 
 #: bits a weight where a quality is named and no target
 DEFAULT_BPW = 4.25
-_PLACEHOLDER = Scheme("int", 4)
+#: a plan of which nothing but what is bound counts: its default stands for what is free
+BASE = Plan(Scheme("int", 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def decide(source: Path, request: Request) -> Decision:
         ResumeMismatch: the journal is of other work.
     """
     free = [name for name, scheme in (("default", None), ("embedding", request.embedding), ("head", request.head)) if scheme is None]
-    base = Plan(_PLACEHOLDER, request.embedding or KEEP, request.head or KEEP, request.rules, request.skip)
+    base = Plan(BASE.default, request.embedding or KEEP, request.head or KEEP, request.rules, request.skip)
     calibrated = request.calibration is not None and request.quality != "fast"
     keep = request.size_bytes is not None
     with open_model(source) as stored:

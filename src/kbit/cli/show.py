@@ -11,7 +11,6 @@ import typer
 from kbit.cli.options import Debug, Json
 from kbit.cli.output import Output, columns, verb
 from kbit.core.errors import ModelError
-from kbit.core.files import atomic_write
 from kbit.core.registry import suggest
 from kbit.core.sizes import bytes_text
 
@@ -146,6 +145,7 @@ def _write_page(
 ) -> None:
     from kbit.cli.inspection import histogram
     from kbit.cli.inspection_page import Page, render_page
+    from kbit.core.files import atomic_write
 
     for name in chosen:
         if name not in inspected:

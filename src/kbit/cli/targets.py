@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from kbit.cli.output import Output, columns
 from kbit.core.errors import SchemeError
-from kbit.core.files import read_json
 from kbit.core.scheme import Plan, Scheme
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def read_plan(path: str) -> Plan:
         SchemeError: it states none.
         FormatError, StorageError: it cannot be read.
     """
+    from kbit.core.files import read_json
+
     value = read_json(Path(path), max_bytes=PLAN_BYTES)
     inner = value.get("plan") if isinstance(value, dict) else None
     return Plan.from_json(inner if isinstance(inner, dict) else value)
