@@ -112,10 +112,11 @@ def run(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     tables = {method: bench.sensitivity(method) for method in options.methods}
     for method, (table, seconds) in tables.items():
         found["sensitivity"][method] = {"seconds": seconds, "tokens": table.tokens}
-    found["targets"] = [against_uniform(bench, scheme, {m: table for m, (table, _) in tables.items()}) for scheme in options.uniform]
-    found["recipes"] = [recipe(bench, bpw, tables[options.methods[0]][0]) for bpw in options.recipes]
+    losses = {method: table for method, (table, _) in tables.items()}
     if options.random:
-        found["random"] = correlations(bench, {m: table for m, (table, _) in tables.items()}, options.random)
+        found["random"] = correlations(bench, losses, options.random)
+    found["targets"] = [against_uniform(bench, scheme, losses) for scheme in options.uniform]
+    found["recipes"] = [recipe(bench, bpw, losses[options.methods[0]]) for bpw in options.recipes]
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kbit.allocate import search
 from kbit.allocate.search import find_sensitivity
-from kbit.allocate.sensitivity import Sensitivity
+from kbit.allocate.sensitivity import Loss, Sensitivity
 from kbit.allocate.units import Unit
 from kbit.calibrate import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
@@ -112,6 +112,14 @@ def test_a_table_is_read_back_as_it_was(found: Sensitivity, tmp_path: Path) -> N
     for damage in ({"version": 9}, {"method": "guessed"}, {"tokens": "many"}, {"losses": {"a": {"int4:g64": [1]}}}, {"losses": {"a": 3}}):
         with pytest.raises(FormatError, match="here"):
             Sensitivity.from_json(found.to_json() | damage, "here")
+
+
+def test_a_weight_that_was_never_reached_counts_as_the_median() -> None:
+    low, high = Scheme.parse("int2"), Scheme.parse("int4")
+    seen = {"a": {low: Loss(0.2, 0.1), high: Loss(0.02, 0.01)}, "b": {low: Loss(0.8, 0.2), high: Loss(0.0, 0.01)}}
+    filled = search.fill_unreached(seen | {"c": {low: Loss(0.0, 0.1), high: Loss(0.0, 0.01)}})
+    assert filled == seen | {"c": {low: Loss(pytest.approx(0.2), 0.1), high: Loss(pytest.approx(0.02), 0.01)}}
+    assert search.fill_unreached({"c": {low: Loss(0.0, 0.1)}}) == {"c": {low: Loss(0.0, 0.1)}}
 
 
 def test_what_was_not_tried_is_refused(found: Sensitivity) -> None:

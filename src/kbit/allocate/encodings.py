@@ -59,10 +59,11 @@ class Seen:
 
     @cached_property
     def hessians(self) -> list[Float32] | None:
-        """Mean of xᵀx [cols, cols] for each matrix; None where inputs were not seen."""
+        """Mean of xᵀx [cols, cols] for each matrix; None where inputs were not seen, or always 0."""
         if self.unit.name not in self.inputs.moments:
             return None
-        return [moments.hessian for moments in self.inputs.of(self.target)]
+        found = [moments.hessian for moments in self.inputs.of(self.target)]
+        return found if any(hessian.any() for hessian in found) else None
 
     def error(self, difference: Float32, weights: Float32 | None = None) -> float:
         """‖ΔW Xᵀ‖² / ‖W Xᵀ‖² of differences [matrices, rows, cols]; both of some rows alone where `weights` has only those."""

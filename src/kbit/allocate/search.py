@@ -5,8 +5,8 @@
                 inputs, tr(ΔW H ΔWᵀ), on some rows of the weight. The rows are encoded without compensation (its work is cubic in the
                 width); what the methods gain is taken from one weight of the model that is encoded both ways
 
-The first costs (weights × schemes) runs of half the model, the second one run for each weight. A text that never reached a weight says
-nothing about it: its loss is then that of the weights' plain error.
+The first costs (weights × schemes) runs of half the model, the second one run for each weight. A text that never reached a weight (an
+expert that no token was routed to) says nothing about it: it is taken to be as sensitive as the median weight.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ from kbit.model.quantize import source_digest
 from kbit.store.folder import StoredModel
 from kbit.store.journal import Journal
 
-__all__ = ["SCORED_WINDOWS", "find_sensitivity"]
+__all__ = ["SCORED_WINDOWS", "SEEN_WINDOWS", "fill_unreached", "find_sensitivity"]
 
 #: windows that the divergence is taken over
 SCORED_WINDOWS: dict[Method, int] = {"measured": 4, "predicted": 2}
@@ -102,7 +102,21 @@ def find_sensitivity(
                         record.append({"unit": seen.unit.name, "scheme": scheme.text, "kl": loss.kl, "error": loss.error})
                         line_of_progress.advance(1, seen.unit.name)
     found = {name: {scheme: losses[name][scheme] for scheme in schemes} for name, schemes in wanted.items()}
-    return Sensitivity(found, method, tokens)
+    return Sensitivity(fill_unreached(found), method, tokens)
+
+
+def fill_unreached(losses: dict[str, dict[Scheme, Loss]]) -> dict[str, dict[Scheme, Loss]]:
+    """The table with the median loss for an error where a weight was lossless under every scheme, which says that it was never reached."""
+    ratios = [loss.kl / loss.error for found in losses.values() for loss in found.values() if loss.kl > 0 and loss.error > 0]
+    if not ratios:
+        return losses
+    usual = float(np.median(ratios))
+    return {
+        name: found
+        if any(loss.kl > 0 for loss in found.values())
+        else {s: Loss(usual * loss.error, loss.error) for s, loss in found.items()}
+        for name, found in losses.items()
+    }
 
 
 _SAMPLING = digest_json([list(SCORED_WINDOWS.items()), list(SEEN_WINDOWS.items()), SAMPLED_ROWS, _PROBE_BITS])
