@@ -47,6 +47,6 @@ def expected_kl(modules: Mapping[str, Module]) -> float:
 
 
 def largest_kl(modules: Mapping[str, Module], predicted: float | None = None) -> float:
-    """End of the band: `SLACK` times what its bits explain, or what was predicted for its plan where that is more."""
-    expected = max(expected_kl(modules), predicted or 0.0)
+    """End of the band: `SLACK` times what was predicted for its plan, or else what its bits explain."""
+    expected = expected_kl(modules) if predicted is None else predicted
     return min(max(SLACK * expected, LEAST_KL), MOST_KL)
