@@ -58,7 +58,7 @@ class Histogram:
     Attributes:
         name, scheme: of the tensor.
         edges: of the bins, [bins + 1].
-        counts: weights in each bin: of the original, or decoded ones, which lie on the levels.
+        counts: weights in each bin, the outer ones with all beyond: of the original, or decoded ones, which lie on the levels.
         levels: of the codebook, ascending.
         decoded: True without an original.
     """
@@ -122,7 +122,7 @@ def histogram(stored: StoredModel, name: str, original: Original | None = None) 
     weight = None if original is None else original.weight(name, kind, tensor.shape)
     values = matrix.dequantize() if weight is None else weight.reshape(-1, *weight.shape[-2:])[0]
     found = _in_levels(matrix, values)
-    margin = 0.1 * float(levels[-1] - levels[0]) or 1.0
+    margin = 2 * float(levels[-1] - levels[0]) / max(4, len(levels)) or 1.0
     edges = np.linspace(float(levels[0]) - margin, float(levels[-1]) + margin, _BINS + 1)
     counts, _ = np.histogram(np.clip(found, edges[0], edges[-1]), edges)
     return Histogram(name, matrix.scheme.text, edges, counts.astype(np.int64), levels, weight is None)

@@ -97,8 +97,8 @@ def level_histogram(drawn: Histogram) -> str:
 
     most = int(drawn.counts.max()) or 1
     found = [f'<text class="title" x="0" y="16" {_fitted(title)}>{escape(title)}</text>']
-    what = "decoded weights" if drawn.decoded else "weights of the original"
-    found.append(f'<text class="soft" x="0" y="33">{what} over their scales; lines are the {len(drawn.levels)} levels</text>')
+    what = "decoded weights" if drawn.decoded else "original weights"
+    found.append(f'<text class="soft" x="0" y="33">{what} over their scales, outer bars all beyond; lines: levels</text>')
     for level in drawn.levels:
         at = x(float(level))
         found.append(
