@@ -98,7 +98,7 @@ def test_verify_and_show(packed: tuple[Path, str], source: Path) -> None:
     verified = json.loads(run(MAIN, "verify", folder, "--json").stdout)
     assert verified["ok"]
     assert (verified["root"], verified["modules"]) == (root, 7)
-    shown = json.loads(run(MAIN, "show", folder, "--errors", source, "--json").stdout)
+    shown = json.loads(run(MAIN, "show", folder, "--against", source, "--json").stdout)
     lines = [line for line in shown["tensors"] if line["scheme"] == "nf4:g64"]
     assert len(lines) == 7
     assert all(4 < line["bpw"] < 4.6 and 0.05 < line["error"] < 0.15 for line in lines)

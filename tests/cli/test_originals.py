@@ -34,12 +34,14 @@ def test_finds_the_weight_whichever_way_it_lies(kind: str, transposed: bool, tmp
     rounded = (bits.astype(np.uint32) << 16).view(np.float32)
     _save(tmp_path / "m", "layer.weight", np.ascontiguousarray(bits.T if transposed else bits), "BF16")
     encoded = encode(rounded, Scheme.parse("int8:g64"), name="layer")
-    error = Original(str(tmp_path / "m")).error("layer", kind, encoded)  # type: ignore[arg-type]
-    assert error == pytest.approx(relative_error(rounded, encoded.dequantize()))
-    assert 0 < error < 0.01
+    found = Original(str(tmp_path / "m")).weight("layer", kind, encoded.shape)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, rounded)
+    assert 0 < relative_error(found, encoded.dequantize()) < 0.01
 
 
-def test_a_weight_that_is_not_there_has_no_error(tmp_path: Path) -> None:
+def test_a_weight_that_is_not_there_is_none(tmp_path: Path) -> None:
     weight = np.ones((16, 64), np.float32)
     _save(tmp_path / "m", "other.weight", weight, "F32")
-    assert Original(str(tmp_path / "m")).error("layer", "linear", encode(weight, Scheme.parse("int8:g64"), name="layer")) is None
+    original = Original(str(tmp_path / "m"))
+    assert original.weight("layer", "linear", (16, 64)) is None
+    assert original.weight("other", "linear", (16, 63)) is None

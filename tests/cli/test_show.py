@@ -31,13 +31,17 @@ def test_lists_every_tensor_once_with_all_its_bytes(kbit: Callable, packed_model
         "bytes": 8192 // 2 + 2 * 8192 // 32,
         "bpw": 4.5,
         "error": None,
+        "sqnr_db": None,
+        "kurtosis": None,
+        "largest": None,
+        "kl": None,
     }
     assert facts["ties"] == {"lm_head": "model.embed_tokens"}
 
 
 def test_errors_are_relative_distances_from_the_original(kbit: Callable, packed_model: Path, tiny_model: Path) -> None:
     torch_file = pytest.importorskip("safetensors.torch")
-    facts = kbit("show", packed_model, "--errors", tiny_model, "--json").json
+    facts = kbit("show", packed_model, "--errors", "--against", tiny_model, "--json").json
     weights = torch_file.load_file(tiny_model / "model.safetensors")
     quantized = [tensor for tensor in facts["tensors"] if tensor["kind"] != "tensor"]
     with open_model(packed_model) as stored:
@@ -49,9 +53,9 @@ def test_errors_are_relative_distances_from_the_original(kbit: Callable, packed_
 
 
 def test_people_read_a_table(kbit: Callable, packed_model: Path, tiny_model: Path) -> None:
-    called = kbit("show", packed_model, "--errors", tiny_model)
+    called = kbit("show", packed_model, "--against", tiny_model)
     lines = called.out.splitlines()
-    assert lines[0].split() == ["name", "kind", "scheme", "shape", "bpw", "bytes", "error"]
+    assert lines[0].split() == ["name", "kind", "scheme", "shape", "bpw", "bytes", "error", "SQNR", "dB", "kurtosis", "largest", "σ"]
     assert any(line.startswith("whole file") for line in lines)
     assert "lm_head is model.embed_tokens (stored once)" in lines
 

@@ -28,7 +28,7 @@ from kbit.nn.swap import encode_target
 from kbit.nn.targets import Target
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["CalibrationReport", "calibration_bytes", "check_methods", "encode_sequentially"]
+__all__ = ["CalibrationReport", "calibration_bytes", "check_methods", "encode_alone", "encode_sequentially"]
 
 Known = Callable[[str], QuantizedTensor | None]
 
@@ -222,3 +222,13 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
 def _moments_bytes(target: Target) -> int:
     cols, matrices = target.shape[-1], target.shape[0] if target.kind == "experts" else 1
     return 4 * matrices * (cols**2 if "gptq" in target.scheme.methods else cols)
+
+
+def encode_alone(model: nn.Module, target: Target, inputs: Observation, *, threads: int = 0) -> QuantizedTensor:
+    """The weight of `target` in k bits by what `inputs` has of it; the model keeps its own values.
+
+    Raises:
+        NumericsError: NaN or Inf among weights or inputs; names the weight.
+    """
+    work = _Sequence(model, lambda _: None, CalibrationReport(0, 0, 0, ""), threads)
+    return encode_target(model, target, work._encoder(target, inputs))

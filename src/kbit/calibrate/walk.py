@@ -124,6 +124,21 @@ class LayerWalk:
                 current.append(next(waiting))
                 self._call_model(batch)
 
+    @torch.no_grad()
+    def rest(self, index: int) -> Iterator[tuple[torch.Tensor, Any]]:
+        """(tokens of a batch, what the model answers) with layer `index` and all that follows called on the hidden states."""
+        waiting = iter(self._states)
+        current: list[torch.Tensor] = []
+
+        def replay(number: int, states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+            return current[-1] if number == index - 1 else states
+
+        for batch in self._batches:
+            current.append(next(waiting))
+            with self._stand_ins(replay, index):
+                answer = self._call_model(batch)
+            yield batch, answer
+
     def _record(self, index: int, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         key = index, len(states)
         if index == 0:
@@ -142,9 +157,9 @@ class LayerWalk:
         result: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return result
 
-    def _call_model(self, batch: torch.Tensor) -> None:
+    def _call_model(self, batch: torch.Tensor) -> Any:
         try:
-            self._model(input_ids=batch, use_cache=False) if self._takes_cache() else self._model(input_ids=batch)
+            return self._model(input_ids=batch, use_cache=False) if self._takes_cache() else self._model(input_ids=batch)
         except TypeError as error:
             raise ModelError(f"{type(self._model).__name__} does not run on tokens alone: {error}") from error
 
@@ -163,8 +178,9 @@ class LayerWalk:
                 tensor.data = tensor.data.to(self._dtypes.pop(id(tensor))[1])
 
     @contextmanager
-    def _stand_ins(self, call: Callable[..., torch.Tensor]) -> Iterator[None]:
-        for index, layer in enumerate(self.layers):
+    def _stand_ins(self, call: Callable[..., torch.Tensor], count: int | None = None) -> Iterator[None]:
+        """Stand-ins for the first `count` layers, by default for all."""
+        for index, layer in enumerate(self.layers[:count]):
             self._list[index] = _StandIn(index, call, lambda: self._returns_tuple, layer)
         try:
             yield

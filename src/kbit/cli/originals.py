@@ -1,7 +1,7 @@
 """How far encoded weights lie from the original's, read from its files without torch."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 from kbit.core.scheme import TensorKind
 from kbit.store.folder import open_model
 from kbit.tensor.bfloat16 import BFloat16
-
-if TYPE_CHECKING:
-    from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = ["Original", "relative_error"]
 
@@ -22,15 +19,12 @@ class Original:
     def __init__(self, path: str) -> None:
         self.stored = open_model(path)
 
-    def error(self, name: str, kind: TensorKind, encoded: "QuantizedTensor") -> float | None:
-        """‖W − Ŵ‖ / ‖W‖; None where the original holds no tensor of this name and shape (experts stored one by one, say)."""
+    def weight(self, name: str, kind: TensorKind, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """The weight as it was, in the shape of the packed one; None where none has this name and size (experts one by one, say)."""
         weight = self._weight(name)
-        if weight is None:
+        if weight is None or weight.size != math.prod(shape):
             return None
-        if kind == "conv1d":  # GPT-2 keeps the transpose
-            weight = weight.T
-        restored = encoded.dequantize()
-        return relative_error(weight.reshape(restored.shape), restored) if weight.size == restored.size else None
+        return (weight.T if kind == "conv1d" else weight).reshape(shape)  # GPT-2 keeps the transpose
 
     def _weight(self, name: str) -> NDArray[np.float32] | None:
         for key in (f"{name}.weight", name):

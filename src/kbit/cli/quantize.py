@@ -1,12 +1,14 @@
 """`kbit quantize`: encodes a model's folder, tensor by tensor."""
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kbit.cli.options import Debug, Json, Overwrite, Threads
 from kbit.cli.output import Output, verb
+from kbit.cli.targets import Run, Target, one_way, read_plan, step_ms
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
@@ -22,12 +24,30 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 @verb
 def quantize(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of the model: config.json and safetensors.")],
-    scheme: Annotated[
-        str, typer.Option("--scheme", metavar="SCHEME", help="Scheme of the linear layers, such as nf4:g64 or int3:g128:asym:mse.")
-    ],
     output_folder: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
-    embedding: Annotated[str, typer.Option(metavar="SCHEME", help="Scheme of the embeddings; 16 leaves them as they are.")] = "16",
-    head: Annotated[str, typer.Option(metavar="SCHEME", help="Scheme of the output head; a tied head follows the embedding.")] = "16",
+    scheme: Annotated[
+        str | None, typer.Option("--scheme", metavar="SCHEME", help="Scheme of the linear layers, such as nf4:g64 or int3:g128:asym:mse.")
+    ] = None,
+    target_bpw: Annotated[
+        float | None, typer.Option(metavar="BITS", help="Most bits a weight, shared out so that the model loses least.")
+    ] = None,
+    target_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Most bytes of the weight files, such as 500MB.")] = None,
+    target_ms: Annotated[float | None, typer.Option(metavar="MS", help="Most milliseconds a generated token, on this machine.")] = None,
+    target_tokens_per_s: Annotated[float | None, typer.Option(metavar="N", help="The same as tokens a second.")] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(metavar="fast|good|best", help="How much is done for a target (best), which is 4.25 bits where none is given."),
+    ] = None,
+    plan_file: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Plan in JSON, as --json prints it.")] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEME", help="Scheme of the embeddings: 16 leaves them as they are (default), auto (with a size) shares in it."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="SCHEME", help="Scheme of the output head, alike; a tied head follows the embedding.")
+    ] = None,
     rule: Annotated[
         list[str] | None, typer.Option(metavar="REGEX=SCHEME", help="Scheme of the modules whose name matches; repeatable.")
     ] = None,
@@ -39,38 +59,57 @@ def quantize(
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="About so many tokens of it are used.")] = 131_072,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which stretches of the calibration text are used.")] = 0,
+    sensitivity: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where losses of single weights are kept, to be used again for other targets.")
+    ] = None,
+    sensitivity_by: Annotated[
+        str | None, typer.Option(metavar="measured|predicted", help="How they are found; by default measured where that is quick.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Run a few windows before the folder takes its place.")] = True,
     threads: Threads = 0,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run with the same recipe.")] = True,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Encode a model in k bits, shard by shard: it never has to fit into memory. Killed, it resumes where it was.
+    """Encode a model in k bits, by a scheme, or by the best known recipe for a size. Killed, it resumes where it was.
 
     A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans; vq2d3: 2 bits, codes for 3 weights) and
     options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less by looking at inputs from a
     calibration text: imp, gptq, imp+gptq.
+    With a target, each weight gets a scheme of its own by what the model loses with it: --target-bpw 3.25 --calibration FILE.
     """
-    plan = make_plan(scheme, embedding, head, rule or [], skip or [])
+    ways = {
+        "--scheme": scheme,
+        "--plan": plan_file,
+        "--target-bpw": target_bpw,
+        "--target-size": target_size,
+        "--target-ms": target_ms,
+        "--target-tokens-per-s": target_tokens_per_s,
+    }
+    one_way(ways, default="--quality" if quality else None)
+    if (scheme or plan_file) and (quality or sensitivity or sensitivity_by):
+        raise SchemeError("--quality and --sensitivity choose schemes: expected a target with them, got a scheme or plan")
     shard_bytes = byte_count(max_shard_size)
     from kbit.calibrate.text import CalibrationText
-    from kbit.model.quantize import quantize_folder
 
     text = CalibrationText(tuple(calibration), tokens=calibration_tokens, seed=seed) if calibration else None
-    output = Output(json)
-    found = quantize_folder(
-        model,
-        output_folder,
-        plan,
-        calibration=text,
-        resume=resume,
-        overwrite=overwrite,
-        max_shard_bytes=shard_bytes,
-        threads=threads,
-        progress=True,
-    )
+    options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads}
+    output, run = Output(json), Run(Path(model), Path(output_folder), text, check, options)
+    if plan_file is not None:
+        found = run.encode(read_plan(plan_file))
+    elif scheme is not None:
+        found = run.encode(make_plan(scheme, embedding or "16", head or "16", rule or [], skip or []))
+    else:
+        size = None if target_size is None else byte_count(target_size)
+        target = Target(quality or "best", target_bpw, size, step_ms(target_ms, target_tokens_per_s), sensitivity, sensitivity_by)
+        found = run.decide(output, target, (embedding, head), rules_of(rule or []), tuple(skip or []))
     _print(output, found, output_folder)
-    output.result(found.to_json())
+    if run.gate is not None and run.gate.result is not None:
+        from kbit.allocate.gate import describe
+
+        output.say(f"check             {describe(run.gate.result)}")
+    output.result(found.to_json() | run.to_json())
 
 
 def make_plan(scheme: str, embedding: str, head: str, rules: list[str], skip: list[str]) -> Plan:
@@ -79,15 +118,22 @@ def make_plan(scheme: str, embedding: str, head: str, rules: list[str], skip: li
     Raises:
         SchemeError: a scheme, rule or pattern that cannot be understood.
     """
+    return Plan(Scheme.parse(scheme), Scheme.parse(embedding), Scheme.parse(head), rules_of(rules), tuple(skip))
+
+
+def rules_of(rules: list[str]) -> tuple[tuple[str, Scheme], ...]:
+    """(pattern, scheme) of each ``REGEX=SCHEME``.
+
+    Raises:
+        SchemeError: a rule that is none.
+    """
     pairs = []
     for rule in rules:
         pattern, equals, text = rule.rpartition("=")
         if not equals or not pattern:
             raise SchemeError(f"expected --rule REGEX=SCHEME, such as 'layers[.]0[.]=int8:g64', got {rule!r}")
         pairs.append((pattern, Scheme.parse(text)))
-    return Plan(
-        default=Scheme.parse(scheme), embedding=Scheme.parse(embedding), head=Scheme.parse(head), rules=tuple(pairs), skip=tuple(skip)
-    )
+    return tuple(pairs)
 
 
 def byte_count(text: str) -> int:

@@ -11,6 +11,7 @@
     ├── StorageError         the disk said no                                     (also OSError)
     ├── ResumeMismatch       a journal of another model, scheme, config or version
     ├── ModelError           a model or architecture that cannot be handled
+    ├── QualityError         an encoded model that lost more than its bits explain
     └── MissingExtraError    an optional dependency that is not installed         (also ImportError)
 
 The message says what was expected and what came; callers catch what they mean.
@@ -25,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "NumericsError",
+    "QualityError",
     "ResumeMismatch",
     "SchemeError",
     "ShapeError",
@@ -74,6 +76,10 @@ class ResumeMismatch(KbitError):  # noqa: N818 (named for what it is)
 
 class ModelError(KbitError):
     """A model or architecture that cannot be handled."""
+
+
+class QualityError(KbitError):
+    """An encoded model that lost more than its bits explain."""
 
 
 class MissingExtraError(KbitError, ImportError):

@@ -129,10 +129,24 @@ class ReferenceLogits:
             LimitError: the temporary file would not fit on the disk.
             NumericsError, ModelError, ShapeError: as `ModelLogits`.
         """
-        source = ModelLogits(model)
+        with inference(model):
+            source = ModelLogits(model)
+            return cls.of(source, windows, batch_size=batch_size, memory_limit_bytes=memory_limit_bytes, directory=directory)
+
+    @classmethod
+    def of(
+        cls,
+        source: LogitSource,
+        windows: Windows,
+        *,
+        batch_size: int | None = None,
+        memory_limit_bytes: int = 1 << 30,
+        directory: Path | None = None,
+    ) -> Self:
+        """Runs any source of logits once over `windows` (errors as `compute`)."""
         source.check(windows)
         kept = cls(windows, source.vocabulary, memory_limit_bytes=memory_limit_bytes, directory=directory)
-        with inference(model):
+        with torch.inference_mode():
             for batch in batches(windows, batch_size, source.vocabulary):
                 for window, row in zip(batch, source.rows(batch), strict=True):
                     kept._slice(window)[:] = row.cpu().numpy()

@@ -6,7 +6,7 @@ same call goes on where it stopped and ends with the same bytes. Nothing stands 
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from kbit.store.header import TensorSpec
 from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import DEFAULT_SHARD_BYTES, ModelWriter
 
-__all__ = ["QuantizeResult", "quantization_config", "quantize_folder"]
+__all__ = ["QuantizeResult", "make_manifest", "quantization_config", "quantize_folder", "source_digest"]
 
 CONFIG_VERSION = 1
 
@@ -90,6 +90,8 @@ def quantize_folder(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     threads: int = 0,
     progress: bool | None = None,
+    files: Iterable[Path] = (),
+    check: Callable[[Path], None] | None = None,
 ) -> QuantizeResult:
     """Encode the checkpoint in `source` (safetensors, in shards or not) into the folder `destination`.
 
@@ -104,6 +106,9 @@ def quantize_folder(
         max_shard_bytes: most bytes of tensors in a file.
         threads: threads of the encoder, 0 for the process's default; the bytes do not depend on it.
         progress: lines on stderr (the memory estimate, then progress): True, False, or None for "where there is a stderr".
+        files: what else is copied into the folder.
+        check: looks at the finished folder before it takes its place, such as `kbit.allocate.gate.Gate`; what it raises leaves it under
+            the name of unfinished work, `destination.partial`.
 
     Raises:
         SchemeError: a method needs a calibration text and there is none, or a weight has no inputs to weigh.
@@ -120,16 +125,17 @@ def quantize_folder(
     with open_model(source) as stored:
         recipe = make_recipe(stored, plan)
         windows = as_windows(calibration, stored, plan) if needs_calibration(plan, recipe) else None
-        manifest = _manifest(stored, recipe, plan, windows)
+        manifest = make_manifest(stored, recipe, plan, windows)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
-        binding = {"source": _source_digest(stored)}
+        binding = {"source": source_digest(stored)}
         with ModelWriter(
             destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
         ) as writer:
             calibrated = None if windows is None or not any(writer.pending()) else CalibratedModel(stored, recipe, plan, windows)
             estimate = estimate_bytes(recipe) + (0 if calibrated is None else calibrated.estimate_bytes)
             _encode_all(stored, recipe, writer, threads, progress, estimate, calibrated)
-            root = writer.finish(stored.config | {"quantization_config": quantization_config(plan)}, side_files(source))
+            config = stored.config | {"quantization_config": quantization_config(plan)}
+            root = writer.finish(config, [*side_files(source), *files], check=check)
         source_bytes = stored.size_bytes
     with open_model(destination) as packed:
         bits = count_bits(packed)
@@ -189,7 +195,8 @@ def _source_bytes(stored: StoredModel, recipe: Recipe, name: str) -> int:
     return sum(stored.entry(key).nbytes for key in origin.keys)
 
 
-def _manifest(stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows | None) -> Manifest:
+def make_manifest(stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows | None) -> Manifest:
+    """What the folder will say about itself."""
     modules = {name: _module(unit) for name, unit in recipe.packed.items()}
     base = str(stored.config.get("_name_or_path") or "")
     if windows is None:
@@ -202,7 +209,7 @@ def _module(unit: PackUnit) -> Module:
     return Module(unit.scheme, unit.shape, unit.kind)
 
 
-def _source_digest(stored: StoredModel) -> str:
+def source_digest(stored: StoredModel) -> str:
     """Changes when any weight file does: by name, size, time of change and the header that says where each tensor lies.
 
     Reading every byte as well would double the reading of a large model for a danger that the time of change already shows.

@@ -15,7 +15,7 @@ the same bytes as an uninterrupted one. `finish` reads everything back, then swa
 
 import errno
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -208,7 +208,15 @@ class ModelWriter:
             self._journal.append({"unit": unit, "hashes": hashes})
             self._done.add(unit)
 
-    def finish(self, config: Mapping[str, Any], files: Iterable[Path] = (), *, loss: float | None = None, verify: bool = True) -> str:
+    def finish(
+        self,
+        config: Mapping[str, Any],
+        files: Iterable[Path] = (),
+        *,
+        loss: float | None = None,
+        verify: bool = True,
+        check: Callable[[Path], None] | None = None,
+    ) -> str:
         """Seal all files, add `config.json`, the index and copies of `files`, check, and put the folder in its place.
 
         Args:
@@ -216,6 +224,7 @@ class ModelWriter:
             files: what else belongs to the model (`side_files` of its source).
             loss: measured loss in nats a token, if there is one.
             verify: read every byte back against its hash before anything is published.
+            check: looks at the whole folder, `path.partial`, before it is published; what it raises leaves it there, to be continued.
 
         Returns:
             The root hash that names the model.
@@ -233,6 +242,8 @@ class ModelWriter:
         with open_model(self.partial, allow_code=True) as model:
             if model.root != root:
                 raise IntegrityError(f"{self.partial}: expected to read back model {root}, got {model.root}")
+        if check is not None:
+            check(self.partial)
         self._journal.append({"published": root})
         with storage_errors(self.path, "put the folder in place"):
             sync_tree(self.partial)
