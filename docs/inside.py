@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kbit.charts.svg import STYLE
 from kbit.cli.inspection import histogram, inspect
 from kbit.cli.inspection_page import Page, pictures
 from kbit.cli.originals import Original
 from kbit.cli.pictures import WIDTH
-from kbit.charts.svg import STYLE
 from kbit.store.folder import open_model
 
 PICTURE = Path(__file__).with_name("images") / "inside.svg"

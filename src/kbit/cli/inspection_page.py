@@ -7,9 +7,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from kbit.charts.svg import STYLE
 from kbit.cli.inspection import Histogram, Inspected, layer_of
 from kbit.cli.pictures import heat_map, level_histogram, stacked_bars
-from kbit.charts.svg import STYLE
 from kbit.core.sizes import bytes_text
 
 __all__ = ["Page", "pictures", "render_page"]
