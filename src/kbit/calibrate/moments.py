@@ -20,12 +20,14 @@ class InputMoments:
 
     def __init__(self, cols: int, *, full: bool) -> None:
         self.rows = 0
+        self._total = torch.zeros(cols, dtype=torch.float32)
         self._sum = torch.zeros((cols, cols) if full else cols, dtype=torch.float32)
 
     def add(self, inputs: torch.Tensor) -> None:
         """Take the rows of `inputs` [..., cols] in."""
         x = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         self.rows += len(x)
+        self._total += x.sum(0)
         if self._sum.ndim == 2:
             self._sum.addmm_(x.T, x)
         else:
@@ -47,6 +49,12 @@ class InputMoments:
         """Mean of x², float32 [cols]; ones where no input was seen or all were 0, so that nothing is preferred."""
         mean = self._mean() if self._sum.ndim == 1 else np.diagonal(self._mean()).copy()
         return mean if mean.any() else np.ones_like(mean)
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean input, float32 [cols]; zeros where no input was seen."""
+        mean: NDArray[np.float32] = (self._total / max(self.rows, 1)).numpy()
+        return mean
 
     def _mean(self) -> NDArray[np.float32]:
         mean: NDArray[np.float32] = (self._sum / max(self.rows, 1)).numpy()

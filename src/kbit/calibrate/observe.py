@@ -16,7 +16,12 @@ from kbit.calibrate.moments import InputMoments
 from kbit.nn.experts import KbitExperts
 from kbit.nn.targets import Target
 
-__all__ = ["Observation", "Watcher", "observed", "watched"]
+__all__ = ["Observation", "Watcher", "needs_hessian", "observed", "watched"]
+
+
+def needs_hessian(target: Target) -> bool:
+    """Whether the whole XᵀX of a weight's inputs is looked at."""
+    return not {"gptq", "awq"}.isdisjoint(target.scheme.methods)
 
 
 class Watcher(Protocol):
@@ -56,7 +61,7 @@ class Observation:
             return
         if target.name in self.moments:
             return  # it follows another
-        full = "gptq" in target.scheme.methods
+        full = needs_hessian(target)
         found = next((other for other in self._leaders.values() if _same(other.inputs, inputs) and other.full >= full), None)
         if found is None:
             found = self._leaders[target.name] = _Leader(inputs, InputMoments(target.shape[-1], full=full), full)
@@ -69,7 +74,7 @@ class Observation:
 
     def stack(self, target: Target) -> list[InputMoments]:
         """Moments of the matrices of a stack; of those never reached too."""
-        full = "gptq" in target.scheme.methods
+        full = needs_hessian(target)
         made = [InputMoments(target.shape[-1], full=full) for _ in range(target.shape[0])] if target.name not in self.moments else []
         return self.moments.setdefault(target.name, made)
 
@@ -77,7 +82,7 @@ class Observation:
         """Moments for `target`, without any rows where it was never called."""
         if target.kind == "experts":
             return self.stack(target)
-        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full="gptq" in target.scheme.methods)]
+        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full=needs_hessian(target))]
 
 
 def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:

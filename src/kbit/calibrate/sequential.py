@@ -9,7 +9,7 @@ Weights stay those of the model until their stage's inputs are gathered; after t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kbit.calibrate.awq import Scaling, fold_layer
+from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.moments import InputMoments
 from kbit.calibrate.observe import Observation, observed
 from kbit.calibrate.stages import find_stages
@@ -46,6 +48,9 @@ class CalibrationReport:
         digest: SHA-256 hex of the tokens.
         experts: projection of experts → input rows that each expert got.
         unseen: weights (with the number of the expert) whose inputs were never seen, or always 0: encoded as if all inputs were alike.
+        scaling: what ``+awq`` did.
+        unscaled: weights with ``+awq`` whose inputs come from nothing that can take a factor.
+        corrected, uncorrected: weights with ``+bias``, whose layer has a bias or none.
     """
 
     tokens: int
@@ -54,6 +59,10 @@ class CalibrationReport:
     digest: str
     experts: dict[str, list[int]] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    scaling: Scaling = field(default_factory=Scaling)
+    unscaled: list[str] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
+    uncorrected: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, windows: CalibrationWindows) -> "CalibrationReport":
@@ -62,11 +71,17 @@ class CalibrationReport:
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know: weights that the text did not reach."""
-        if not self.unseen:
-            return ()
-        return (
-            f"the calibration text never reached {len(self.unseen)} weights, encoded as if all inputs were alike, first {self.unseen[0]}",
+        told = (
+            (self.unseen, "the calibration text never reached {} weights, encoded as if all inputs were alike, first {}"),
+            (self.unscaled, "awq was not applied to {} weights, whose inputs come from nothing that can take a factor, first {}"),
+            (self.uncorrected, "bias was not applied to {} weights, whose layers have none, first {}"),
         )
+        return tuple(text.format(len(names), names[0]) for names, text in told if names)
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of parameters with other values that are not among the weights to encode."""
+        return list(dict.fromkeys([*self.scaling.changed, *(f"{name}.bias" for name in self.corrected)]))
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -77,6 +92,8 @@ class CalibrationReport:
             "digest": self.digest,
             "experts": {name: list(rows) for name, rows in self.experts.items()},
             "unseen": list(self.unseen),
+            "awq": dict(self.scaling.alphas),
+            "bias": list(self.corrected),
         }
 
 
@@ -121,6 +138,7 @@ def encode_sequentially(
     """
     check_methods(targets)
     _check_vocabulary(model, windows)
+    folds = find_folds(model) if any("awq" in target.scheme.methods for target in targets) else []
     work = _Sequence(model, known, report or CalibrationReport.of(windows), threads)
     with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
@@ -131,6 +149,7 @@ def encode_sequentially(
         walk.start()
         for index, layer in enumerate(layers):
             walk.open(index)
+            work.scale(layer, folds, lambda: walk.run(index, keep=False))  # noqa: B023
             for stage in find_stages(model, layer, lambda: walk.run(index, keep=False, batches=1)):  # noqa: B023 (called at once)
                 yield from work.encode(stage, work.observe(stage, lambda: walk.run(index, keep=False)))  # noqa: B023
             if last or index + 1 < len(layers):
@@ -148,11 +167,35 @@ class _Sequence:
     def observe(self, targets: Sequence[Target], run: Callable[[], None]) -> Observation:
         """Inputs of those of `targets` that need theirs and are not known yet."""
         wanted = [target for target in targets if needs_inputs(target.scheme.methods)]
-        if all(self._known(target.name) is not None for target in wanted):
+        if all(self._known(target.name) is not None and "bias" not in target.scheme.methods for target in wanted):
             return Observation()
         with observed(self._model, wanted) as found:
             run()
         return found
+
+    def scale(self, layer: Sequence[Target], folds: Sequence[Fold], run: Callable[[], None]) -> None:
+        """Fold factors of the inputs of those of a layer's targets that are ``+awq``, by their inputs as they are."""
+        wanted = {target.name: target for target in layer if "awq" in target.scheme.methods}
+        if not wanted:
+            return
+        inside = [fold for fold in folds if set(fold.consumers) <= wanted.keys()]
+        scaling = self._report.scaling
+        with observed(self._model, [wanted[name] for name in dict.fromkeys(name for fold in inside for name in fold.consumers)]) as found:
+            run()
+        fold_layer(self._model, inside, wanted, found, scaling, threads=self._threads)
+        self._report.unscaled += [name for name in wanted if name not in scaling.alphas]
+
+    @torch.no_grad()
+    def _correct(self, target: Target, quantized: QuantizedTensor, inputs: Observation) -> None:
+        """Add the mean error of a layer's outputs to its bias; the model still has its original weight."""
+        bias = None if target.kind == "experts" else self._model.get_submodule(target.name)._parameters.get("bias")
+        if bias is None:
+            self._report.uncorrected.append(target.name)
+            return
+        parameter = self._model.get_parameter(target.parameter)
+        weight = (parameter.transpose(-1, -2) if target.transposed else parameter).reshape(target.shape).float()
+        bias += (weight - torch.from_numpy(quantized.dequantize())) @ torch.from_numpy(inputs.of(target)[0].mean)
+        self._report.corrected.append(target.name)
 
     def encode(self, targets: Sequence[Target], inputs: Observation) -> Iterator[tuple[Target, QuantizedTensor]]:
         """Each of `targets` in k bits; the model then holds its decoded values."""
@@ -160,6 +203,8 @@ class _Sequence:
             quantized = self._known(target.name)
             if quantized is None:
                 quantized = encode_target(self._model, target, self._encoder(target, inputs))
+            if "bias" in target.scheme.methods:
+                self._correct(target, quantized, inputs)
             _place(self._model, target, quantized)
             yield target, quantized
 
@@ -171,6 +216,11 @@ class _Sequence:
         if "gptq" in target.scheme.methods:
             hessian = _arranged(target, [one.hessian for one in moments])
             return lambda weight, scheme, name: encode_gptq(weight, scheme, hessian, name=name, threads=self._threads)
+        if "imp" not in target.scheme.methods:  # by its weights alone, as they are scaled or before their bias is corrected
+            bare = tuple(method for method in target.scheme.methods if method not in NEEDS_INPUTS)
+            return lambda weight, scheme, name: replace(
+                encode(weight, replace(scheme, methods=bare), name=name, threads=self._threads), scheme=scheme
+            )
         importance = _arranged(target, [one.importance for one in moments])
         if not np.isfinite(importance).all():
             raise NumericsError(f"{target.name}: expected finite inputs from the calibration text, got NaN or Inf")

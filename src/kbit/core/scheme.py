@@ -6,7 +6,7 @@ A scheme has a short text form, used everywhere (command line, file, report):
     grid     = int | float | log | nf | quantile | dynamic | kmeans
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
-    method   = "hqq" | "imp" | "actorder" | "gptq", in this order (`kbit.core.methods`)
+    method   = "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
 
 Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``.
 `Scheme.text` is canonical: equal schemes have equal texts.

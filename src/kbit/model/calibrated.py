@@ -7,14 +7,17 @@ encoding, and the bytes are those of an uninterrupted run.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, check_methods, encode_sequentially
 from kbit.calibrate.text import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.scheme import Plan
+from kbit.model.architecture import Origin, to_array
 from kbit.model.load import load_ordinary
 from kbit.model.recipe import PackUnit, Recipe
 from kbit.nn.targets import Target, find_targets
@@ -80,13 +83,14 @@ class CalibratedModel:
         self._targets = [target for target in found if target.name in recipe.packed]
         if {target.name: target.shape for target in self._targets} != {name: unit.shape for name, unit in recipe.packed.items()}:
             raise ModelError(f"{stored.path}: the layers of the loaded model are not those of its checkpoint: it cannot be calibrated")
+        self._changes = any({"awq", "bias"} & set(target.scheme.methods) for target in self._targets)
         self.report = CalibrationReport.of(windows)
         self.estimate_bytes = calibration_bytes(self._model, self._targets, windows)
 
     def encode_into(self, writer: ModelWriter, *, threads: int, done: Callable[[str], None]) -> None:
         """Write every weight of the recipe that `writer` does not have yet; `done` is called after each."""
         pending = set(writer.pending())
-        if pending.isdisjoint(target.name for target in self._targets):
+        if pending.isdisjoint(target.name for target in self._targets) and not (pending and self._changes):
             return
         known = lambda name: None if name in pending else writer.quantized(name)  # noqa: E731
         found = encode_sequentially(self._model, self._targets, self._windows, report=self.report, known=known, threads=threads)
@@ -94,6 +98,13 @@ class CalibratedModel:
             if target.name in pending:
                 writer.put_quantized(target.name, quantized)
                 done(target.name)
+
+
+    def changed(self, origin: Origin) -> NDArray[Any] | None:
+        """The values of a tensor that stays in 16 bits, where methods gave it others; None where it is as the checkpoint has it."""
+        if origin.name not in self.report.changed:
+            return None
+        return to_array(self._model.get_parameter(origin.name).detach().to(_DTYPES.get(origin.dtype, torch.float32)).contiguous())
 
 
 def _as_target(name: str, unit: PackUnit) -> Target:

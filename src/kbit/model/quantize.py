@@ -178,6 +178,8 @@ def _encode_all(
         for name in list(writer.pending()):
             if name in recipe.packed:
                 writer.put_quantized(name, encode_unit(stored, recipe.packed[name], threads=threads))
+            elif calibrated is not None and (values := calibrated.changed(recipe.plain[name])) is not None:
+                writer.put_rows(name, 0, values)
             else:
                 for begin, rows in plain_pieces(stored, recipe.plain[name]):
                     writer.put_rows(name, begin, rows)
