@@ -5,9 +5,8 @@ import pytest
 
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_gptq
-from kbit.encoders.hessian import damped
-from kbit.encoders.nearest import encode
 from kbit.encoders.group_scales import GroupScales
+from kbit.encoders.nearest import encode
 from kbit.encoders.refine import Chosen, refine
 from kbit.tensor.blocks import BlockLayout
 
@@ -21,7 +20,7 @@ def problem(rows: int = 20, cols: int = 72, seed: int = 0) -> tuple[np.ndarray, 
 def start(weights: np.ndarray, hessian: np.ndarray, text: str) -> tuple[Chosen, np.ndarray]:
     first = encode(weights, Scheme.parse(text))
     size = BlockLayout.of(first.scheme, *first.shape).group_size
-    return Chosen(weights, damped(hessian), first.codes(), GroupScales(first), size, True), first.levels
+    return Chosen(weights, hessian, first.codes(), GroupScales(first), size, True), first.levels
 
 
 def decoded(chosen: Chosen, levels: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from torch import nn
 from kbit.calibrate.awq import Scaling, fold_layer
 from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.moments import InputMoments
-from kbit.calibrate.observe import Observation, observed
+from kbit.calibrate.observe import Observation, needs_hessian, observed
+from kbit.calibrate.room import Room
 from kbit.calibrate.stages import find_stages
 from kbit.calibrate.text import CalibrationWindows
 from kbit.calibrate.walk import LayerWalk, find_layers
@@ -119,6 +120,7 @@ def encode_sequentially(
     *,
     report: CalibrationReport | None = None,
     known: Known = lambda name: None,
+    room: Room | None = None,
     threads: int = 0,
 ) -> Iterator[tuple[Target, QuantizedTensor]]:
     """Encode `targets` of `model`, in the order of its layers; the model's weights become the decoded ones on the way.
@@ -129,6 +131,7 @@ def encode_sequentially(
         windows: tokens to run.
         report: takes up what was reached.
         known: name → what an earlier run encoded it to, or None; it is yielded as it is.
+        room: where Hessians are gathered; None for main memory.
         threads: threads of the native encoder; the result does not depend on it.
 
     Raises:
@@ -139,7 +142,7 @@ def encode_sequentially(
     check_methods(targets)
     _check_vocabulary(model, windows)
     folds = find_folds(model) if any("awq" in target.scheme.methods for target in targets) else []
-    work = _Sequence(model, known, report or CalibrationReport.of(windows), threads)
+    work = _Sequence(model, known, report or CalibrationReport.of(windows), room or Room(), threads)
     with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
         inside = {target.name for layer in layers for target in layer}
@@ -161,15 +164,15 @@ def encode_sequentially(
 class _Sequence:
     """The weights of a model on their way into k bits."""
 
-    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, threads: int) -> None:
-        self._model, self._known, self._report, self._threads = model, known, report, threads
+    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, room: Room, threads: int) -> None:
+        self._model, self._known, self._report, self._room, self._threads = model, known, report, room, threads
 
     def observe(self, targets: Sequence[Target], run: Callable[[], None]) -> Observation:
         """Inputs of those of `targets` that need theirs and are not known yet."""
         wanted = [target for target in targets if needs_inputs(target.scheme.methods)]
         if all(self._known(target.name) is not None and "bias" not in target.scheme.methods for target in wanted):
             return Observation()
-        with observed(self._model, wanted) as found:
+        with observed(self._model, wanted, self._room) as found:
             run()
         return found
 
@@ -180,7 +183,8 @@ class _Sequence:
             return
         inside = [fold for fold in folds if set(fold.consumers) <= wanted.keys()]
         scaling = self._report.scaling
-        with observed(self._model, [wanted[name] for name in dict.fromkeys(name for fold in inside for name in fold.consumers)]) as found:
+        consumers = [wanted[name] for name in dict.fromkeys(name for fold in inside for name in fold.consumers)]
+        with observed(self._model, consumers, self._room) as found:
             run()
         fold_layer(self._model, inside, wanted, found, scaling, threads=self._threads)
         self._report.unscaled += [name for name in wanted if name not in scaling.alphas]
@@ -214,7 +218,7 @@ class _Sequence:
         moments = inputs.of(target)
         self._note(target, moments)
         if "gptq" in target.scheme.methods:
-            hessian = _arranged(target, [one.hessian for one in moments])
+            hessian = inputs.hessian(target)
             return lambda weight, scheme, name: encode_gptq(weight, scheme, hessian, name=name, threads=self._threads)
         if "imp" not in target.scheme.methods:  # by its weights alone, as they are scaled or before their bias is corrected
             bare = tuple(method for method in target.scheme.methods if method not in NEEDS_INPUTS)
@@ -254,10 +258,11 @@ def _check_vocabulary(model: nn.Module, windows: CalibrationWindows) -> None:
         raise ModelError(f"expected token ids below the model's vocabulary of {size}, got {int(windows.ids.max())}: another tokenizer's?")
 
 
-def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows) -> int:
+def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows, limit_bytes: int | None = None) -> int:
     """Memory that `encode_sequentially` takes beside the model: an upper bound, 0 where the model cannot be walked through.
 
-    Hidden states, one layer in float32, its Hessians (layers that share their input really share one), and GPTQ's work on one weight.
+    Hidden states, one layer in float32, its Hessians (layers that share their input really share one; at most `limit_bytes`), and GPTQ's
+    work on one weight.
     """
     try:
         name, layers = find_layers(model)
@@ -267,7 +272,11 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
     moments, work = [0], [0]
     for index, layer in enumerate(layers):
         inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and needs_inputs(target.scheme.methods)]
-        moments.append(sum(_moments_bytes(target) for target in inside) + sum(4 * parameter.numel() for parameter in layer.parameters()))
+        hessians = sum(_moments_bytes(target) for target in inside)
+        moments.append(
+            (hessians if limit_bytes is None else min(hessians, limit_bytes))
+            + sum(4 * parameter.numel() for parameter in layer.parameters())
+        )
         work += [
             16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods
         ]
@@ -276,4 +285,4 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
 
 def _moments_bytes(target: Target) -> int:
     cols, matrices = target.shape[-1], target.shape[0] if target.kind == "experts" else 1
-    return 4 * matrices * (cols**2 if "gptq" in target.scheme.methods else cols)
+    return 4 * matrices * (cols**2 if needs_hessian(target) else cols)

@@ -57,7 +57,9 @@ def column_order(diagonal: Float32, group_size: int) -> Indices:
         return np.argsort(-diagonal, kind="stable")
     starts = np.arange(0, len(diagonal), group_size)
     means = np.add.reduceat(diagonal.astype(np.float64), starts) / np.diff(starts, append=len(diagonal))
-    inside = (np.argsort(-diagonal[start : start + group_size], kind="stable") + start for start in starts[np.argsort(-means, kind="stable")])
+    inside = (
+        np.argsort(-diagonal[start : start + group_size], kind="stable") + start for start in starts[np.argsort(-means, kind="stable")]
+    )
     return np.concatenate(list(inside))
 
 

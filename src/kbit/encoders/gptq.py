@@ -28,7 +28,7 @@ from kbit.core.errors import SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encoders.compensate import BLOCK, Columns, column_order, compensate
 from kbit.encoders.group_scales import GroupScales
-from kbit.encoders.hessian import DAMPING, checked_hessian, damped, damped_factor
+from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import encode
 from kbit.encoders.refine import Chosen, refine
@@ -91,11 +91,28 @@ def encode_gptq(
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
     diagonals = np.stack([_importance(one) for one in hessians])
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
-    first = encode(weights, replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq")), name=name, importance=importance, threads=threads)
+    first = encode(
+        weights,
+        replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq")),
+        name=name,
+        importance=importance,
+        threads=threads,
+    )
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
     work = [
-        partial(_compensated, as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, multipliers, threads)
+        partial(
+            _compensated,
+            as_float32(stacked[i]),
+            replace(matrix, scheme=scheme),
+            one,
+            diagonals[i],
+            name,
+            damping,
+            block,
+            multipliers,
+            threads,
+        )
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
     # matrices that share fitted levels are refined together, all others one after another
@@ -124,7 +141,15 @@ def _packed(first: QuantizedTensor, chosen: Chosen, levels: Float32) -> Quantize
 
 
 def _compensated(
-    weights: Float32, first: QuantizedTensor, hessian: Array, diagonal: Float32, name: str, damping: float, block: int, multipliers: Multipliers, threads: int
+    weights: Float32,
+    first: QuantizedTensor,
+    hessian: Array,
+    diagonal: Float32,
+    name: str,
+    damping: float,
+    block: int,
+    multipliers: Multipliers,
+    threads: int,
 ) -> tuple[QuantizedTensor, Chosen]:
     """What GPTQ chooses for one matrix, from its nearest encoding `first`."""
     scales = GroupScales(first, threads=threads)
@@ -136,7 +161,7 @@ def _compensated(
     seen = bool(hessian.any())
     tried = multipliers if seen else ()
     codes = compensate(columns, factor, scales, first.levels, dynamic=dynamic, multipliers=tried, block=block)
-    return first, Chosen(weights, damped(hessian), codes, scales, group_size, seen)
+    return first, Chosen(weights, hessian, codes, scales, group_size, seen)
 
 
 def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:

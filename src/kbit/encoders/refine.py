@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.encoders.group_scales import GroupScales
+from kbit.encoders.hessian import damped
 from kbit.encoders.reference import nearest_codes
 
 __all__ = ["Chosen", "refine"]
@@ -45,7 +46,7 @@ class Chosen:
 
     Attributes:
         weights: what is encoded, float32 [rows, cols].
-        hessian: damped, float32 [cols, cols], positive definite.
+        inputs: the Hessian as it was gathered, [cols, cols], perhaps in a file; `hessian` is it damped, float32.
         codes: uint8 [rows, cols].
         scales: scales and zero points.
         group_size: columns that share a scale.
@@ -53,11 +54,16 @@ class Chosen:
     """
 
     weights: Float32
-    hessian: Float32
+    inputs: Array
     codes: Bytes
     scales: GroupScales
     group_size: int
     seen: bool
+
+    @property
+    def hessian(self) -> Float32:
+        """Positive definite, made anew."""
+        return damped(self.inputs)
 
     @property
     def group(self) -> npt.NDArray[np.intp]:
@@ -87,15 +93,15 @@ def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rou
 
 
 def _fit_scales(matrix: Chosen, levels: Float32) -> None:
-    starts = np.arange(0, matrix.weights.shape[1], matrix.group_size)
+    hessian, starts = matrix.hessian, np.arange(0, matrix.weights.shape[1], matrix.group_size)
     for begin in range(0, len(matrix.weights), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         unit = levels[matrix.codes[rows]] - matrix.scales.zero[rows][:, matrix.group]
-        linear = np.add.reduceat((matrix.weights[rows] @ matrix.hessian) * unit, starts, axis=1, dtype=np.float64)
+        linear = np.add.reduceat((matrix.weights[rows] @ hessian) * unit, starts, axis=1, dtype=np.float64)
         square = np.empty((len(unit), len(starts), len(starts)))
         for index, start in enumerate(starts):
             part = slice(start, start + matrix.group_size)
-            square[:, index] = np.add.reduceat((unit[:, part] @ matrix.hessian[part]) * unit, starts, axis=1, dtype=np.float64)
+            square[:, index] = np.add.reduceat((unit[:, part] @ hessian[part]) * unit, starts, axis=1, dtype=np.float64)
         square = (square + square.transpose(0, 2, 1)) / 2
         _take_scales(matrix.scales, rows, linear, square)
 
@@ -142,13 +148,14 @@ def _fit_levels(seen: Sequence[Chosen], levels: Float32, matrices: Sequence[Chos
 
 
 def _add_level_equations(matrix: Chosen, levels: Float32, square: Float64, linear: Float64) -> None:
+    hessian = matrix.hessian
     rows = slice(0, None, -(-len(matrix.weights) // _LEVEL_ROWS))
     scale, zero, codes = matrix.scales.value[rows][:, matrix.group], matrix.scales.zero[rows][:, matrix.group], matrix.codes[rows]
-    target = (matrix.weights[rows] + zero * scale) @ matrix.hessian
+    target = (matrix.weights[rows] + zero * scale) @ hessian
     for level in range(levels.size):
         chosen = scale * (codes == level)
         linear[level] += float((chosen * target).sum(dtype=np.float64))
-        square[level] += np.bincount(codes.ravel(), ((chosen @ matrix.hessian) * scale).ravel(), levels.size)
+        square[level] += np.bincount(codes.ravel(), ((chosen @ hessian) * scale).ravel(), levels.size)
 
 
 def _sweep_codes(matrix: Chosen, levels: Float32) -> None:
