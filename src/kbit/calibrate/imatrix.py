@@ -105,7 +105,7 @@ def _read_binary(reader: _Reader) -> Means:
         calls, values = reader.number("i", "calls"), reader.number("i", "number of values")
         if calls < 1 or values < 1 or name in means:
             raise FormatError(f"{reader.source}: {name}: expected a new entry with calls and values, got {calls} calls, {values} values")
-        means[name] = np.frombuffer(reader.take(4 * values, f"values of {name}"), "<f4") / np.float32(calls)
+        means[name] = (np.frombuffer(reader.take(4 * values, f"values of {name}"), "<f4") / np.float32(calls)).astype(np.float32)
         rows[name] = np.array([calls], np.int64)
     if reader.at < len(reader.data):
         reader.number("i", "the last chunk")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from kbit.calibrate.importance import Importance, gather_importance, read_importance
-from kbit.core.errors import SchemeError, StorageError
+from kbit.core.errors import ModelError, SchemeError, StorageError
 from kbit.core.methods import NEEDS_INPUTS
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan
@@ -37,6 +37,8 @@ def calibrate_folder(
     if Path(path).exists() and not overwrite:
         raise StorageError(errno.EEXIST, "it is there already: choose another name, or overwrite it", str(path))
     with open_model(source) as stored:
+        if stored.manifest is not None or stored.config.get("quantization_config"):
+            raise ModelError(f"{stored.path} is already quantized: expected a checkpoint in 16 or 32 bits; decode it first")
         windows = as_windows(calibration, stored, _PLAN, progress=progress)
     model = load_ordinary(Path(source), dtype=torch.float32)
     found, _ = find_targets(model, lambda name, kind: _PLAN.default)
