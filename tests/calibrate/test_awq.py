@@ -67,7 +67,7 @@ def test_alpha_is_the_best_of_all_tried(make_model: Make, ids: torch.Tensor) -> 
     fold_layer(model, [fold], targets, found, scaling)
     chosen = scaling.alphas[fold.consumers[0]]
     assert losses[round(chosen * 10)] <= min(losses) * 1.001
-    assert min(losses) < 0.9 * losses[0]
+    assert min(losses) < 0.95 * losses[0]
     assert scaling.changed == ["model.layers.0.input_layernorm.weight"]
 
 

@@ -31,7 +31,7 @@ Float32 = npt.NDArray[np.float32]
 #: the exponent q of the norm
 NORM = 0.7
 ITERATIONS = 20
-_BETA = 10.0
+_BETA = 4.0
 _GROWTH = 1.1
 _WEIGHTS_AT_ONCE = 1 << 20
 _TILE = 16
