@@ -42,7 +42,7 @@ def test_a_limit_changes_no_byte(kind: str, text: str, make_model: Make, ids: to
         found = encode_sequentially(model, targets, CalibrationWindows(ids.numpy()), room=room)
         return {f"{target.name}.{part}": array.tobytes() for target, tensor in found for part, array in tensor.parts().items()}
 
-    free, tight, half = Room(), Room(1, tmp_path), Room(40_000, tmp_path)
+    free, tight, half = Room(), Room(1, tmp_path), Room(20_000, tmp_path)
     expected = encoded(free)
     assert encoded(tight) == expected == encoded(half)
     assert free.spilled_bytes == 0

@@ -70,7 +70,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     def stop(call: Callable) -> Callable:
         def stopped(self: ModelWriter, name: str, *values: object) -> None:
             calls.append(name)
-            if len(calls) in (3, 7, 30):
+            if len(calls) in (3, 7, 21):
                 raise KeyboardInterrupt
             call(self, name, *values)
 
@@ -81,8 +81,10 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     for attempt in range(4):
         try:
             quantize_folder(source, tmp_path / "out", ALL, calibration=windows, progress=False)
+            break
         except KeyboardInterrupt:
             assert attempt < 3
+    assert attempt == 3
     assert arrays(tmp_path / "out") == expected
 
 

@@ -76,7 +76,7 @@ def _search(model: nn.Module, consumers: Sequence[Target], hessian: Float32, thr
 
 def _factors(size: NDArray[np.float64], alpha: float) -> Float32:
     powers = np.maximum(size / size.max(), _LEAST) ** alpha
-    return (powers / np.sqrt(powers.max() * powers.min())).astype(np.float32)
+    return np.asarray(powers / np.sqrt(powers.max() * powers.min()), np.float32)
 
 
 def _loss(model: nn.Module, target: Target, hessian: Float32, scale: Float32, threads: int) -> float:

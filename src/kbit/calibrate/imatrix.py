@@ -50,7 +50,7 @@ def module_entry(module: str, *, stack: bool) -> str | None:
     found = _LAYER.search(module)
     if found is None:
         return None
-    part = next((name for pattern, name in _PARTS if re.search(rf"(^|\.){pattern}$", found[2])), None)
+    part = next((name for pattern, name in _PARTS if re.search(rf"(^|[._]){pattern}$", found[2])), None)
     return None if part is None else f"blk.{found[1]}.{part}{'_exps' if stack else ''}.weight"
 
 

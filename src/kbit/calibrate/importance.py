@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 from torch import nn
 
 from kbit.calibrate.imatrix import is_imatrix, module_entry, read_imatrix
@@ -64,7 +64,9 @@ class Importance:
         key = module_entry(name, stack=len(shape) == 3) if self.foreign else name
         if key is None or key not in self.means:
             known = ", ".join(list(self.means)[:3])
-            raise ModelError(f"{name}: the importance file has nothing for it{f' ({key})' if key else ''}; it has {known}, …")
+            raise ModelError(
+                f"{name}: the importance file has nothing for it{f' ({key})' if self.foreign and key else ''}; it has {known}, …"
+            )
         expected = shape[-1:] if len(shape) == 2 else (shape[0], shape[-1])
         means = self.means[key]
         if self.foreign and means.size == np.prod(expected):
@@ -78,7 +80,7 @@ class Importance:
         tensors: dict[str, NDArray[Any]] = dict(self.means) | {f"{name}{_ROWS}": rows for name, rows in self.rows.items()}
         facts = {"format": FORMAT, "digest": self.digest, "seed": str(self.seed), "tokens": str(self.tokens)}
         with atomic_write(path) as file:
-            file.write(save(tensors, facts))
+            file.write(_serialized(tensors, facts))
 
 
 def read_importance(path: str | Path) -> Importance:
@@ -101,6 +103,20 @@ def read_importance(path: str | Path) -> Importance:
         if not (np.isfinite(values) & (values >= 0)).all():
             raise NumericsError(f"{path}: {name}: expected importance that is finite and not negative")
     return found
+
+
+def _serialized(tensors: dict[str, NDArray[Any]], facts: dict[str, str]) -> bytes:
+    """The same bytes for the same contents, which safetensors' own writer does not promise of metadata."""
+    header: dict[str, Any] = {"__metadata__": facts}
+    data = bytearray()
+    for name, array in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):  # so that all are aligned
+        raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        dtype = "I64" if array.dtype.kind == "i" else "F32"
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + bytes(data)
 
 
 def _read_own(data: bytes, source: str) -> Importance:

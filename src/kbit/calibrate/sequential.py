@@ -142,7 +142,7 @@ def encode_sequentially(
     check_methods(targets)
     _check_vocabulary(model, windows)
     folds = find_folds(model) if any("awq" in target.scheme.methods for target in targets) else []
-    work = _Sequence(model, known, report or CalibrationReport.of(windows), room or Room(), threads)
+    work = _Sequence(model, known, report or CalibrationReport.of(windows), threads, room)
     with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
         inside = {target.name for layer in layers for target in layer}
@@ -164,8 +164,9 @@ def encode_sequentially(
 class _Sequence:
     """The weights of a model on their way into k bits."""
 
-    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, room: Room, threads: int) -> None:
-        self._model, self._known, self._report, self._room, self._threads = model, known, report, room, threads
+    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, threads: int, room: Room | None = None) -> None:
+        self._model, self._known, self._report, self._threads = model, known, report, threads
+        self._room = room or Room()
 
     def observe(self, targets: Sequence[Target], run: Callable[[], None]) -> Observation:
         """Inputs of those of `targets` that need theirs and are not known yet."""
@@ -198,7 +199,7 @@ class _Sequence:
             return
         parameter = self._model.get_parameter(target.parameter)
         weight = (parameter.transpose(-1, -2) if target.transposed else parameter).reshape(target.shape).float()
-        bias += (weight - torch.from_numpy(quantized.dequantize())) @ torch.from_numpy(inputs.of(target)[0].mean)
+        bias.add_((weight - torch.from_numpy(quantized.dequantize())) @ torch.from_numpy(inputs.of(target)[0].mean))
         self._report.corrected.append(target.name)
 
     def encode(self, targets: Sequence[Target], inputs: Observation) -> Iterator[tuple[Target, QuantizedTensor]]:

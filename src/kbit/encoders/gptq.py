@@ -16,7 +16,7 @@ Work is done in blocks: v of a block comes from all errors before it by one matr
 Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -128,7 +128,7 @@ def _importance(hessian: Array) -> Float32:
     return np.ones(len(diagonal), np.float32) if mean == 0 else (diagonal / mean).astype(np.float32)
 
 
-def _refined(work: list[Callable[[], tuple[QuantizedTensor, Chosen]]], fit_levels: bool, rounds: int) -> list[QuantizedTensor]:
+def _refined(work: Sequence[Callable[[], tuple[QuantizedTensor, Chosen]]], fit_levels: bool, rounds: int) -> list[QuantizedTensor]:
     firsts, chosen = zip(*(call() for call in work), strict=True)
     levels = refine(chosen, firsts[0].levels, fit_levels=fit_levels, rounds=rounds)
     return [_packed(first, one, levels) for first, one in zip(firsts, chosen, strict=True)]

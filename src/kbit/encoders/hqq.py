@@ -50,7 +50,7 @@ def half_quadratic(
         matrix_super_scale: the super-scale of e4m3 scales.
     """
     rows, cols = weights.shape
-    unit = np.float32([matrix_super_scale]) if options.scale_dtype == "e4m3" else encoded.super_scale
+    unit = np.array([matrix_super_scale], np.float32) if options.scale_dtype == "e4m3" else encoded.super_scale
     value = rows_of_tiles(decode_scale(encoded.scale, unit, options.scale_dtype), rows)
     stored = rows_of_tiles(encoded.scale, rows)
     zero = np.zeros_like(value) if encoded.zero_point is None else rows_of_tiles(encoded.zero_point, rows).astype(np.float32)
