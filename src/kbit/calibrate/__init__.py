@@ -5,7 +5,6 @@
     moments     XᵀX of a layer's inputs, or its diagonal alone
     walk        a transformers model as embeddings, a list of layers, and a rest; one layer at a time
     observe     inputs of the linear layers and experts inside a module
-    stages      which weights of a layer come before which
     awq, folds  factors on inputs, and what takes them
     sequential  encodes the layers in order, each by its inputs from those already encoded
 

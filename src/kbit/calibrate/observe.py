@@ -7,7 +7,7 @@ Linear layers are watched by hooks; layers that get the very same tensor (query,
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +19,12 @@ from kbit.calibrate.room import Room
 from kbit.nn.experts import KbitExperts
 from kbit.nn.targets import Target
 
-__all__ = ["Observation", "Watcher", "needs_hessian", "observed", "watched"]
+__all__ = ["Observation", "needs_hessian", "observed"]
 
 
 def needs_hessian(target: Target) -> bool:
     """Whether the whole XᵀX of a weight's inputs is looked at."""
     return not {"gptq", "awq"}.isdisjoint(target.scheme.methods)
-
-
-class Watcher(Protocol):
-    """Who is told what layers are called with."""
-
-    def take(self, target: Target, inputs: torch.Tensor) -> None:
-        """What the layer of `target` was called with."""
-
-    def take_expert(self, target: Target, expert: int, inputs: torch.Tensor) -> None:
-        """Rows that were routed to one expert."""
 
 
 @dataclass(slots=True)
@@ -110,13 +100,6 @@ def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:
 def observed(model: nn.Module, targets: Sequence[Target], room: Room | None = None) -> Iterator[Observation]:
     """Watch the layers of `targets` in `model` while the context lasts, with sums in `room`, of which nothing else is in use then."""
     found = Observation(room)
-    with watched(model, targets, found):
-        yield found
-
-
-@contextmanager
-def watched(model: nn.Module, targets: Sequence[Target], watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` what the layers of `targets` in `model` are called with, while the context lasts."""
     undo: list[Callable[[], object]] = []
     stacks: dict[str, dict[str, Target]] = {}
     try:
@@ -124,20 +107,20 @@ def watched(model: nn.Module, targets: Sequence[Target], watcher: Watcher) -> It
             if target.kind == "experts":
                 stacks.setdefault(target.owner, {})[target.name.rpartition(".")[2]] = target
             else:
-                undo += [model.get_submodule(place).register_forward_pre_hook(_hook(watcher, target)).remove for place in target.places]
+                undo += [model.get_submodule(place).register_forward_pre_hook(_hook(found, target)).remove for place in target.places]
         for owner, projections in stacks.items():
             layer = model.get_submodule(owner)
-            layer.__dict__["forward"] = _ObservedExperts(layer, watcher, projections).forward
+            layer.__dict__["forward"] = _ObservedExperts(layer, found, projections).forward
             undo.append(lambda layer=layer: layer.__dict__.pop("forward"))  # type: ignore[misc]
-        yield
+        yield found
     finally:
         for call in undo:
             call()
 
 
-def _hook(watcher: Watcher, target: Target) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _hook(found: Observation, target: Target) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-        watcher.take(target, args[0])
+        found.take(target, args[0])
 
     return hook
 
@@ -145,11 +128,11 @@ def _hook(watcher: Watcher, target: Target) -> Callable[[nn.Module, tuple[Any, .
 class _ObservedExperts(KbitExperts):
     """Experts in their ordinary weights that tell what each projection gets."""
 
-    def __init__(self, origin: nn.Module, watcher: Watcher, projections: dict[str, Target]) -> None:
+    def __init__(self, origin: nn.Module, found: Observation, projections: dict[str, Target]) -> None:
         super().__init__(origin, {})
-        self._watcher, self._projections = watcher, projections
+        self._found, self._projections = found, projections
 
     def _project(self, x: torch.Tensor, name: str, expert: int) -> torch.Tensor:
         if name in self._projections:
-            self._watcher.take_expert(self._projections[name], expert, x)
+            self._found.take_expert(self._projections[name], expert, x)
         return super()._project(x, name, expert)

@@ -1,11 +1,10 @@
 """Encodes a model layer by layer, each by its inputs as they are once all layers before it are encoded.
 
     embeddings and other modules before the layers     encoded first, by the nearest level
-    layer 0, 1, …    stage by stage (`kbit.calibrate.stages`): run the layer on the hidden states and gather the stage's inputs → encode its
-                     weights → put their decoded values in; at last run the layer again for the hidden states of the next
+    layer 0, 1, …    run it on the hidden states and gather its inputs → encode its weights → put their decoded values in → run it again
     the head         by its inputs from the encoded layers
 
-Weights stay those of the model until their stage's inputs are gathered; after that the model holds decoded values, in float32 arithmetic.
+Weights stay those of the model until their layer's inputs are gathered; after that the model holds decoded values, in float32 arithmetic.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,6 @@ from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.moments import InputMoments
 from kbit.calibrate.observe import Observation, needs_hessian, observed
 from kbit.calibrate.room import Room
-from kbit.calibrate.stages import find_stages
 from kbit.calibrate.text import CalibrationWindows
 from kbit.calibrate.walk import LayerWalk, find_layers
 from kbit.core.errors import KbitError, ModelError, NumericsError, SchemeError
@@ -153,8 +151,7 @@ def encode_sequentially(
         for index, layer in enumerate(layers):
             walk.open(index)
             work.scale(layer, folds, lambda: walk.run(index, keep=False))  # noqa: B023
-            for stage in find_stages(model, layer, lambda: walk.run(index, keep=False, batches=1)):  # noqa: B023 (called at once)
-                yield from work.encode(stage, work.observe(stage, lambda: walk.run(index, keep=False)))  # noqa: B023
+            yield from work.encode(layer, work.observe(layer, lambda: walk.run(index, keep=False)))  # noqa: B023 (called at once)
             if last or index + 1 < len(layers):
                 walk.run(index, keep=True)
             walk.close(index)

@@ -102,10 +102,10 @@ class LayerWalk:
             raise ModelError(f"{type(self._model).__name__} does not call layer {missing[0]} of {self.name!r}")
 
     @torch.no_grad()
-    def run(self, index: int, *, keep: bool, batches: int | None = None) -> None:
-        """Call layer `index` with all hidden states, or those of a few `batches`; with `keep` its outputs become the hidden states."""
+    def run(self, index: int, *, keep: bool) -> None:
+        """Call layer `index` with all hidden states; with `keep` its outputs become the hidden states."""
         layer = self.layers[index]
-        for number, states in enumerate(self._states[:batches]):
+        for number, states in enumerate(self._states):
             out = self._call_layer(layer, index, states)
             if keep:
                 self._states[number] = out
