@@ -48,6 +48,12 @@ ANCHORS = (
 #: the best of them at their sizes, which the comparison runs along
 FRONTIER = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K")
 METHODS = ("", "+imp", "+gptq", "+imp+gptq")
+#: each method alone and together
+ABLATION = [
+    f"{scheme}{method}"
+    for scheme in ("int2:g64", "int3:g64")
+    for method in ("", ":mse", "+hqq", "+imp", "+awq", "+awq+imp", "+gptq", "+hqq+gptq", "+imp+gptq", "+awq+imp+gptq")
+]
 SCHEMES = [f"{grid}{bits}:g{group}{method}" for grid in ("int", "nf") for bits in (2, 3, 4) for group in (64, 128) for method in METHODS]
 
 
@@ -67,6 +73,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DATA / "models" / "quill-4.5m")
     parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--ablation", action="store_const", const=ABLATION, dest="schemes", help="each method alone and together")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text")
     parser.add_argument("--seed", type=int, default=0)

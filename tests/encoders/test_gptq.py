@@ -23,8 +23,13 @@ def problem(rows: int = 20, cols: int = 72, seed: int = 0, samples: int = 300) -
     return draw.normal(size=(rows, cols)).astype(np.float32), (inputs.T @ inputs).astype(np.float32)
 
 
-def brute_force(weights: np.ndarray, hessian: np.ndarray, scheme: Scheme, damping: float = 0.01) -> np.ndarray:
-    """Decoded weights of GPTQ as its paper says it: after each column, all that follow are moved by the inverse of what is left of H."""
+def brute_force(
+    weights: np.ndarray, hessian: np.ndarray, scheme: Scheme, multipliers: tuple[float, ...] = (), damping: float = 0.01
+) -> np.ndarray:
+    """Decoded weights of GPTQ as its paper says it: after each column, all that follow are moved by the inverse of what is left of H.
+
+    A group takes that one of its scale and the `multipliers` of it with the least sum of error² / inverse over its columns.
+    """
     rows, cols = weights.shape
     diagonal = np.diagonal(hessian).astype(np.float64)
     importance = (diagonal / diagonal.mean()).astype(np.float32) if "imp" in scheme.methods else None
@@ -32,28 +37,45 @@ def brute_force(weights: np.ndarray, hessian: np.ndarray, scheme: Scheme, dampin
     plain = Scheme.parse(options)
     first = encode(weights, plain, importance=importance)
     width = cols if plain.group_size == -1 else plain.group_size
-    static = "actorder" in scheme.methods or plain.scale_dtype == "dq8"
-    order = sorted(range(cols), key=lambda j: (-diagonal[j], j)) if "actorder" in scheme.methods else list(range(cols))
+    static_order = "actorder" in scheme.methods or plain.scale_dtype == "dq8"
+    means = [diagonal[begin : begin + width].mean() for begin in range(0, cols, width)]
+    order = sorted(range(cols), key=lambda j: ((0, 0) if static_order else (-means[j // width], j // width), -diagonal[j], j))
     left = list(order)
+    started = set()
     h = hessian.astype(np.float64) + damping * diagonal.mean() * np.eye(cols)
     w = weights.astype(np.float64)
     scale = rows_of_tiles(scale_values(first), rows).astype(np.float64)
     zero = np.zeros_like(scale) if first.zero_point is None else rows_of_tiles(first.zero_point, rows).astype(np.float64)
     for j in order:
         g = j // width
-        if not static and j % width == 0:
-            scale[:, g], zero[:, g] = scales_of(w[:, g * width : (g + 1) * width], plain, first, importance, g * width)
         levels = first.levels.astype(np.float64)
+        if not static_order and g not in started:
+            started.add(g)
+            scale[:, g], zero[:, g] = scales_of(w[:, g * width : (g + 1) * width], plain, first, importance, g * width)
+            for r in range(rows):
+                tried = [float(np.float16(np.float32(scale[r, g]) * np.float32(m))) for m in (1.0, *multipliers)]
+                inside = [i for i in left if i // width == g]
+                losses = [move(w[r].copy(), h, left, inside, s * (levels - zero[r, g])) for s in tried]
+                scale[r, g] = tried[int(np.argmin(losses))] if multipliers else scale[r, g]
         for r in range(rows):
-            choices = scale[r, g] * (levels - zero[r, g])
-            chosen = choices[np.argmin(np.abs(choices - w[r, j]))] if scale[r, g] else 0.0
-            error = w[r, j] - chosen
-            inverse = np.linalg.inv(h[np.ix_(left, left)])
-            at = left.index(j)
-            w[r, left] -= error * inverse[at] / inverse[at, at]
-            w[r, j] = chosen
+            move(w[r], h, left, [j], scale[r, g] * (levels - zero[r, g]))
         left.remove(j)
     return w
+
+
+def move(row: np.ndarray, h: np.ndarray, left: list[int], columns: list[int], choices: np.ndarray) -> float:
+    """Round `columns` of a row, those `left` making up for each; what is lost."""
+    left, loss = list(left), 0.0
+    for j in columns:
+        chosen = choices[np.argmin(np.abs(choices - row[j]))] if choices.any() else 0.0
+        error = row[j] - chosen
+        inverse = np.linalg.inv(h[np.ix_(left, left)])
+        at = left.index(j)
+        row[left] -= error * inverse[at] / inverse[at, at]
+        row[j] = chosen
+        loss += error**2 / inverse[at, at]
+        left.remove(j)
+    return loss
 
 
 def scales_of(columns: np.ndarray, plain: Scheme, first, importance, begin: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,9 +104,17 @@ def output_error(weights: np.ndarray, decoded: np.ndarray, hessian: np.ndarray) 
 def test_every_grid_is_what_brute_force_says(grid: str) -> None:
     weights, hessian = problem(rows=6)
     scheme = Scheme.parse(f"{grid}:g16+gptq")
-    np.testing.assert_allclose(
-        encode_gptq(weights, scheme, hessian).dequantize(), brute_force(weights, hessian, scheme), rtol=2e-6, atol=1e-6
-    )
+    found = encode_gptq(weights, scheme, hessian, multipliers=(), rounds=0)
+    np.testing.assert_allclose(found.dequantize(), brute_force(weights, hessian, scheme), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [":g16", ":g32:mse", ":g32:asym"])
+def test_the_scale_of_a_group_is_the_best_of_its_multiples(options: str) -> None:
+    weights, hessian = problem(rows=6, cols=72, seed=8)
+    scheme, multipliers = Scheme.parse(f"int2{options}+gptq"), (0.7, 0.9, 1.2)
+    found = encode_gptq(weights, scheme, hessian, multipliers=multipliers, rounds=0).dequantize()
+    np.testing.assert_allclose(found, brute_force(weights, hessian, scheme, multipliers), rtol=2e-6, atol=1e-6)
+    assert not np.allclose(found, brute_force(weights, hessian, scheme))
 
 
 @pytest.mark.parametrize("methods", METHODS)
@@ -92,9 +122,8 @@ def test_every_grid_is_what_brute_force_says(grid: str) -> None:
 def test_every_option_and_method_is_what_brute_force_says(options: str, methods: str) -> None:
     weights, hessian = problem(rows=5, cols=40, seed=3)
     scheme = Scheme.parse(f"int3{options}{methods}")
-    np.testing.assert_allclose(
-        encode_gptq(weights, scheme, hessian, block=7).dequantize(), brute_force(weights, hessian, scheme), rtol=2e-6, atol=1e-6
-    )
+    found = encode_gptq(weights, scheme, hessian, block=7, multipliers=(), rounds=0)
+    np.testing.assert_allclose(found.dequantize(), brute_force(weights, hessian, scheme), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("methods", METHODS)

@@ -14,7 +14,7 @@ from kbit.allocate.search import find_sensitivity
 from kbit.allocate.sensitivity import Method, Sensitivity
 from kbit.allocate.solve import Allocation, bytes_for_bpw
 from kbit.allocate.units import Unit, find_units, stored_bytes
-from kbit.calibrate.text import CalibrationText, CalibrationWindows
+from kbit.calibrate import CalibrationText, CalibrationWindows, GeneratedText
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.scheme import KEEP, Plan, Scheme
@@ -58,7 +58,7 @@ class Request:
     head: Scheme | None = KEEP
     rules: tuple[tuple[str, Scheme], ...] = ()
     skip: tuple[str, ...] = ()
-    calibration: CalibrationText | None = None
+    calibration: CalibrationText | GeneratedText | None = None
     method: Method | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     threads: int = 0

@@ -13,19 +13,24 @@ class InputMoments:
     Args:
         cols: width of the inputs.
         full: gather the whole matrix; False gathers the diagonal.
+        storage: zeros of float32 to gather in, [cols, cols] or [cols]; None makes them.
 
     Attributes:
         rows: input rows seen.
     """
 
-    def __init__(self, cols: int, *, full: bool) -> None:
+    def __init__(self, cols: int, *, full: bool, storage: torch.Tensor | None = None) -> None:
         self.rows = 0
-        self._sum = torch.zeros((cols, cols) if full else cols, dtype=torch.float32)
+        self._total = torch.zeros(cols, dtype=torch.float32)
+        self._sum = torch.zeros((cols, cols) if full else cols, dtype=torch.float32) if storage is None else storage
+        self._averaged = False
 
     def add(self, inputs: torch.Tensor) -> None:
         """Take the rows of `inputs` [..., cols] in."""
+        assert not self._averaged, "the mean was taken already"
         x = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         self.rows += len(x)
+        self._total += x.sum(0)
         if self._sum.ndim == 2:
             self._sum.addmm_(x.T, x)
         else:
@@ -45,9 +50,23 @@ class InputMoments:
     @property
     def importance(self) -> NDArray[np.float32]:
         """Mean of x², float32 [cols]; ones where no input was seen or all were 0, so that nothing is preferred."""
-        mean = self._mean() if self._sum.ndim == 1 else np.diagonal(self._mean()).copy()
+        mean = self.mean_square
         return mean if mean.any() else np.ones_like(mean)
 
+    @property
+    def mean_square(self) -> NDArray[np.float32]:
+        """Mean of x², float32 [cols]; zeros where no input was seen."""
+        return self._mean() if self._sum.ndim == 1 else np.diagonal(self._mean()).copy()
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean input, float32 [cols]; zeros where no input was seen."""
+        mean: NDArray[np.float32] = (self._total / max(self.rows, 1)).numpy()
+        return mean
+
     def _mean(self) -> NDArray[np.float32]:
-        mean: NDArray[np.float32] = (self._sum / max(self.rows, 1)).numpy()
+        if not self._averaged:  # in place: of experts there may be more than memory holds twice
+            self._sum /= max(self.rows, 1)
+            self._averaged = True
+        mean: NDArray[np.float32] = self._sum.numpy()
         return mean

@@ -9,14 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from kbit.calibrate.moments import InputMoments
+from kbit.calibrate.room import Room
 from kbit.nn.experts import KbitExperts
 from kbit.nn.targets import Target
 
-__all__ = ["Observation", "observed"]
+__all__ = ["Observation", "needs_hessian", "observed"]
+
+
+def needs_hessian(target: Target) -> bool:
+    """Whether the whole XᵀX of a weight's inputs is looked at."""
+    return not {"gptq", "awq"}.isdisjoint(target.scheme.methods)
 
 
 @dataclass(slots=True)
@@ -31,8 +39,11 @@ class _Leader:
 class Observation:
     """Moments by target: one for a matrix, one for each matrix of a stack."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
         self.moments: dict[str, list[InputMoments]] = {}
+        self._stacks: dict[str, torch.Tensor] = {}
+        self._room = room or Room()
+        self._room.clear()
         self._leaders: dict[str, _Leader] = {}
 
     def take(self, target: Target, inputs: torch.Tensor) -> None:
@@ -46,10 +57,10 @@ class Observation:
             return
         if target.name in self.moments:
             return  # it follows another
-        full = "gptq" in target.scheme.methods
+        full = needs_hessian(target)
         found = next((other for other in self._leaders.values() if _same(other.inputs, inputs) and other.full >= full), None)
         if found is None:
-            found = self._leaders[target.name] = _Leader(inputs, InputMoments(target.shape[-1], full=full), full)
+            found = self._leaders[target.name] = _Leader(inputs, self._made(target.shape[-1], full), full)
             found.moments.add(inputs)
         self.moments[target.name] = [found.moments]
 
@@ -59,15 +70,26 @@ class Observation:
 
     def stack(self, target: Target) -> list[InputMoments]:
         """Moments of the matrices of a stack; of those never reached too."""
-        full = "gptq" in target.scheme.methods
-        made = [InputMoments(target.shape[-1], full=full) for _ in range(target.shape[0])] if target.name not in self.moments else []
-        return self.moments.setdefault(target.name, made)
+        full = needs_hessian(target)
+        if target.name not in self.moments:
+            count, _, cols = target.shape
+            sums = self._stacks[target.name] = self._room.zeros(*((count, cols, cols) if full else (count, cols)))
+            self.moments[target.name] = [InputMoments(cols, full=full, storage=one) for one in sums]
+        return self.moments[target.name]
+
+    def hessian(self, target: Target) -> NDArray[np.float32]:
+        """Mean of xᵀx for `target`, float32 [cols, cols], or [matrices, cols, cols] for a stack; in the memory or file of the sums."""
+        means = [one.hessian for one in self.of(target)]
+        return self._stacks[target.name].numpy() if target.kind == "experts" else means[0]
+
+    def _made(self, cols: int, full: bool) -> InputMoments:
+        return InputMoments(cols, full=full, storage=self._room.zeros(*((cols, cols) if full else (cols,))))
 
     def of(self, target: Target) -> list[InputMoments]:
         """Moments for `target`, without any rows where it was never called."""
         if target.kind == "experts":
             return self.stack(target)
-        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full="gptq" in target.scheme.methods)]
+        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full=needs_hessian(target))]
 
 
 def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:
@@ -75,9 +97,9 @@ def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:
 
 
 @contextmanager
-def observed(model: nn.Module, targets: Sequence[Target]) -> Iterator[Observation]:
-    """Watch the layers of `targets` in `model` while the context lasts."""
-    found = Observation()
+def observed(model: nn.Module, targets: Sequence[Target], room: Room | None = None) -> Iterator[Observation]:
+    """Watch the layers of `targets` in `model` while the context lasts, with sums in `room`, of which nothing else is in use then."""
+    found = Observation(room)
     undo: list[Callable[[], object]] = []
     stacks: dict[str, dict[str, Target]] = {}
     try:

@@ -8,7 +8,7 @@ Weights stay those of the model until their layer's inputs are gathered; after t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kbit.calibrate.awq import Scaling, fold_layer
+from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.moments import InputMoments
-from kbit.calibrate.observe import Observation, observed
+from kbit.calibrate.observe import Observation, needs_hessian, observed
+from kbit.calibrate.room import Room
 from kbit.calibrate.text import CalibrationWindows
 from kbit.calibrate.walk import LayerWalk, find_layers
 from kbit.core.errors import KbitError, ModelError, NumericsError, SchemeError
+from kbit.core.methods import NEEDS_INPUTS, needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.nearest import encode
@@ -43,6 +47,9 @@ class CalibrationReport:
         digest: SHA-256 hex of the tokens.
         experts: projection of experts → input rows that each expert got.
         unseen: weights (with the number of the expert) whose inputs were never seen, or always 0: encoded as if all inputs were alike.
+        scaling: what ``+awq`` did.
+        unscaled: weights with ``+awq`` whose inputs come from nothing that can take a factor.
+        corrected, uncorrected: weights with ``+bias``, whose layer has a bias or none.
     """
 
     tokens: int
@@ -51,6 +58,10 @@ class CalibrationReport:
     digest: str
     experts: dict[str, list[int]] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    scaling: Scaling = field(default_factory=Scaling)
+    unscaled: list[str] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
+    uncorrected: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, windows: CalibrationWindows) -> "CalibrationReport":
@@ -59,11 +70,17 @@ class CalibrationReport:
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know: weights that the text did not reach."""
-        if not self.unseen:
-            return ()
-        return (
-            f"the calibration text never reached {len(self.unseen)} weights, encoded as if all inputs were alike, first {self.unseen[0]}",
+        told = (
+            (self.unseen, "the calibration text never reached {} weights, encoded as if all inputs were alike, first {}"),
+            (self.unscaled, "awq was not applied to {} weights, whose inputs come from nothing that can take a factor, first {}"),
+            (self.uncorrected, "bias was not applied to {} weights, whose layers have none, first {}"),
         )
+        return tuple(text.format(len(names), names[0]) for names, text in told if names)
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of parameters with other values that are not among the weights to encode."""
+        return list(dict.fromkeys([*self.scaling.changed, *(f"{name}.bias" for name in self.corrected)]))
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -74,6 +91,8 @@ class CalibrationReport:
             "digest": self.digest,
             "experts": {name: list(rows) for name, rows in self.experts.items()},
             "unseen": list(self.unseen),
+            "awq": dict(self.scaling.alphas),
+            "bias": list(self.corrected),
         }
 
 
@@ -84,10 +103,11 @@ def check_methods(targets: Sequence[Target]) -> None:
         SchemeError: an embedding or a convolution with a method; names it.
     """
     for target in targets:
-        if target.scheme.methods and target.kind in ("embedding", "conv2d"):
+        if needs_inputs(target.scheme.methods) and target.kind in ("embedding", "conv2d"):
+            method = next(method for method in target.scheme.methods if method in NEEDS_INPUTS)
             raise SchemeError(
                 f"{target.name}: methods weigh the inputs of linear layers, and this is of kind {target.kind!r}: expected a scheme without "
-                f"'+{target.scheme.methods[0]}' for it, got {target.scheme.text!r}"
+                f"'+{method}' for it, got {target.scheme.text!r}"
             )
 
 
@@ -98,6 +118,7 @@ def encode_sequentially(
     *,
     report: CalibrationReport | None = None,
     known: Known = lambda name: None,
+    room: Room | None = None,
     threads: int = 0,
 ) -> Iterator[tuple[Target, QuantizedTensor]]:
     """Encode `targets` of `model`, in the order of its layers; the model's weights become the decoded ones on the way.
@@ -108,6 +129,7 @@ def encode_sequentially(
         windows: tokens to run.
         report: takes up what was reached.
         known: name → what an earlier run encoded it to, or None; it is yielded as it is.
+        room: where Hessians are gathered; None for main memory.
         threads: threads of the native encoder; the result does not depend on it.
 
     Raises:
@@ -117,16 +139,18 @@ def encode_sequentially(
     """
     check_methods(targets)
     _check_vocabulary(model, windows)
-    work = _Sequence(model, known, report or CalibrationReport.of(windows), threads)
+    folds = find_folds(model) if any("awq" in target.scheme.methods for target in targets) else []
+    work = _Sequence(model, known, report or CalibrationReport.of(windows), threads, room)
     with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
         inside = {target.name for layer in layers for target in layer}
         outside = [target for target in targets if target.name not in inside]
-        last = [target for target in outside if target.scheme.methods]
-        yield from work.encode([target for target in outside if not target.scheme.methods], Observation())
+        last = [target for target in outside if needs_inputs(target.scheme.methods)]
+        yield from work.encode([target for target in outside if not needs_inputs(target.scheme.methods)], Observation())
         walk.start()
         for index, layer in enumerate(layers):
             walk.open(index)
+            work.scale(layer, folds, lambda: walk.run(index, keep=False))  # noqa: B023
             yield from work.encode(layer, work.observe(layer, lambda: walk.run(index, keep=False)))  # noqa: B023 (called at once)
             if last or index + 1 < len(layers):
                 walk.run(index, keep=True)
@@ -137,17 +161,43 @@ def encode_sequentially(
 class _Sequence:
     """The weights of a model on their way into k bits."""
 
-    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, threads: int) -> None:
+    def __init__(self, model: nn.Module, known: Known, report: CalibrationReport, threads: int, room: Room | None = None) -> None:
         self._model, self._known, self._report, self._threads = model, known, report, threads
+        self._room = room or Room()
 
     def observe(self, targets: Sequence[Target], run: Callable[[], None]) -> Observation:
         """Inputs of those of `targets` that need theirs and are not known yet."""
-        wanted = [target for target in targets if target.scheme.methods]
-        if all(self._known(target.name) is not None for target in wanted):
+        wanted = [target for target in targets if needs_inputs(target.scheme.methods)]
+        if all(self._known(target.name) is not None and "bias" not in target.scheme.methods for target in wanted):
             return Observation()
-        with observed(self._model, wanted) as found:
+        with observed(self._model, wanted, self._room) as found:
             run()
         return found
+
+    def scale(self, layer: Sequence[Target], folds: Sequence[Fold], run: Callable[[], None]) -> None:
+        """Fold factors of the inputs of those of a layer's targets that are ``+awq``, by their inputs as they are."""
+        wanted = {target.name: target for target in layer if "awq" in target.scheme.methods}
+        if not wanted:
+            return
+        inside = [fold for fold in folds if set(fold.consumers) <= wanted.keys()]
+        scaling = self._report.scaling
+        consumers = [wanted[name] for name in dict.fromkeys(name for fold in inside for name in fold.consumers)]
+        with observed(self._model, consumers, self._room) as found:
+            run()
+        fold_layer(self._model, inside, wanted, found, scaling, threads=self._threads)
+        self._report.unscaled += [name for name in wanted if name not in scaling.alphas]
+
+    @torch.no_grad()
+    def _correct(self, target: Target, quantized: QuantizedTensor, inputs: Observation) -> None:
+        """Add the mean error of a layer's outputs to its bias; the model still has its original weight."""
+        bias = None if target.kind == "experts" else self._model.get_submodule(target.name)._parameters.get("bias")
+        if bias is None:
+            self._report.uncorrected.append(target.name)
+            return
+        parameter = self._model.get_parameter(target.parameter)
+        weight = (parameter.transpose(-1, -2) if target.transposed else parameter).reshape(target.shape).float()
+        bias.add_((weight - torch.from_numpy(quantized.dequantize())) @ torch.from_numpy(inputs.of(target)[0].mean))
+        self._report.corrected.append(target.name)
 
     def encode(self, targets: Sequence[Target], inputs: Observation) -> Iterator[tuple[Target, QuantizedTensor]]:
         """Each of `targets` in k bits; the model then holds its decoded values."""
@@ -155,17 +205,24 @@ class _Sequence:
             quantized = self._known(target.name)
             if quantized is None:
                 quantized = encode_target(self._model, target, self._encoder(target, inputs))
+            if "bias" in target.scheme.methods:
+                self._correct(target, quantized, inputs)
             _place(self._model, target, quantized)
             yield target, quantized
 
     def _encoder(self, target: Target, inputs: Observation) -> Callable[[NDArray[np.float32], Scheme, str], QuantizedTensor]:
-        if not target.scheme.methods:
+        if not needs_inputs(target.scheme.methods):
             return lambda weight, scheme, name: encode(weight, scheme, name=name, threads=self._threads)
         moments = inputs.of(target)
         self._note(target, moments)
         if "gptq" in target.scheme.methods:
-            hessian = _arranged(target, [one.hessian for one in moments])
+            hessian = inputs.hessian(target)
             return lambda weight, scheme, name: encode_gptq(weight, scheme, hessian, name=name, threads=self._threads)
+        if "imp" not in target.scheme.methods:  # by its weights alone, as they are scaled or before their bias is corrected
+            bare = tuple(method for method in target.scheme.methods if method not in NEEDS_INPUTS)
+            return lambda weight, scheme, name: replace(
+                encode(weight, replace(scheme, methods=bare), name=name, threads=self._threads), scheme=scheme
+            )
         importance = _arranged(target, [one.importance for one in moments])
         if not np.isfinite(importance).all():
             raise NumericsError(f"{target.name}: expected finite inputs from the calibration text, got NaN or Inf")
@@ -199,10 +256,11 @@ def _check_vocabulary(model: nn.Module, windows: CalibrationWindows) -> None:
         raise ModelError(f"expected token ids below the model's vocabulary of {size}, got {int(windows.ids.max())}: another tokenizer's?")
 
 
-def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows) -> int:
+def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows, limit_bytes: int | None = None) -> int:
     """Memory that `encode_sequentially` takes beside the model: an upper bound, 0 where the model cannot be walked through.
 
-    Hidden states, one layer in float32, its Hessians (layers that share their input really share one), and GPTQ's work on one weight.
+    Hidden states, one layer in float32, its Hessians (layers that share their input really share one; at most `limit_bytes`), and GPTQ's
+    work on one weight.
     """
     try:
         name, layers = find_layers(model)
@@ -211,8 +269,12 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
     width = getattr(getattr(model, "config", None), "hidden_size", 0) or 0
     moments, work = [0], [0]
     for index, layer in enumerate(layers):
-        inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and target.scheme.methods]
-        moments.append(sum(_moments_bytes(target) for target in inside) + sum(4 * parameter.numel() for parameter in layer.parameters()))
+        inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and needs_inputs(target.scheme.methods)]
+        hessians = sum(_moments_bytes(target) for target in inside)
+        moments.append(
+            (hessians if limit_bytes is None else min(hessians, limit_bytes))
+            + sum(4 * parameter.numel() for parameter in layer.parameters())
+        )
         work += [
             16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods
         ]
@@ -221,7 +283,7 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
 
 def _moments_bytes(target: Target) -> int:
     cols, matrices = target.shape[-1], target.shape[0] if target.kind == "experts" else 1
-    return 4 * matrices * (cols**2 if "gptq" in target.scheme.methods else cols)
+    return 4 * matrices * (cols**2 if needs_hessian(target) else cols)
 
 
 def encode_alone(model: nn.Module, target: Target, inputs: Observation, *, threads: int = 0) -> QuantizedTensor:

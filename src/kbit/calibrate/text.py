@@ -1,6 +1,7 @@
 """Calibration text: files → windows of tokens, the same for the same files, tokenizer and seed.
 
-A file is UTF-8 text, or, called ``*.jsonl``, an object a line with its ``text``; documents are joined by a blank line. The whole is cut
+A file is UTF-8 text, or, called ``*.jsonl``, an object a line with its ``text`` or, for a model that has a chat template, with
+``messages``; documents are joined by a blank line. Files of token ids (`kbit.calibrate.tokens`) stand for themselves. The whole is cut
 into stretches long enough for a few windows; the seed puts them in order, and each gives its first window before any gives a second,
 so that a few windows come from all over a long text and only as much of it is tokenized as is used.
 """
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from kbit.calibrate.chat import ChatTemplate
+from kbit.calibrate.tokens import TOKEN_SUFFIXES, cut_windows, read_tokens
 from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, ModelError, SchemeError, ShapeError
 from kbit.core.files import open_regular, storage_errors
 from kbit.core.strict_json import parse_json
 
-__all__ = ["CalibrationText", "CalibrationWindows", "draw_windows", "read_documents"]
+__all__ = ["CalibrationText", "CalibrationWindows", "check_amounts", "draw_windows", "read_documents"]
 
 #: characters of a stretch for each token of a window: room for two windows and more
 _CHARACTERS_A_TOKEN = 12
@@ -62,7 +65,7 @@ class CalibrationText:
     """Files to calibrate on, and how much of them.
 
     Attributes:
-        paths: text files (UTF-8) or ``*.jsonl`` files with a ``text`` a line.
+        paths: text files (UTF-8), ``*.jsonl`` files with a ``text`` or ``messages`` a line, or files of token ids (``*.npy``, ``*.bin``).
         tokens: about so many tokens are used: whole windows, at least one, fewer where the text has no more.
         context: tokens a window; a model with fewer positions takes windows of that many.
         seed: which stretches of the text come first.
@@ -78,30 +81,65 @@ class CalibrationText:
         object.__setattr__(self, "paths", paths)
         if not paths:
             raise SchemeError("expected at least one calibration file, got none")
-        for name, least in (("tokens", 1), ("context", 2), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-                raise SchemeError(f"expected calibration {name} as an integer of at least {least}, got {value!r}")
+        check_amounts(self)
+        if len({Path(path).suffix in TOKEN_SUFFIXES for path in paths}) > 1:
+            raise SchemeError("expected calibration files of text or of token ids, got both: each kind is cut into windows in its own way")
 
-    def windows(self, tokenizer: Tokenizer, *, positions: int | None = None) -> CalibrationWindows:
-        """The windows for a model with this tokenizer and so many positions (None: any number).
+    @property
+    def is_tokens(self) -> bool:
+        """Whether the files hold token ids, so that no tokenizer is needed."""
+        return Path(self.paths[0]).suffix in TOKEN_SUFFIXES
+
+    def windows(
+        self,
+        tokenizer: Tokenizer | None,
+        *,
+        positions: int | None = None,
+        vocabulary: int | None = None,
+        chat: ChatTemplate | None = None,
+    ) -> CalibrationWindows:
+        """The windows for a model with this tokenizer.
+
+        Args:
+            tokenizer: the model's; files of token ids need none.
+            positions: how many it has; None for any number.
+            vocabulary: entries of its vocabulary, by which token ids are checked.
+            chat: what renders ``messages``.
 
         Raises:
             StorageError, FormatError: a file that cannot be read as what it should be.
+            ModelError: ``messages`` without a chat template.
             ShapeError: a text shorter than one window.
         """
         context = self.context if positions is None else min(self.context, positions)
-        documents = [document for path in self.paths for document in read_documents(Path(path))]
+        if self.is_tokens:
+            files = [read_tokens(Path(path), vocabulary) for path in self.paths]
+            return CalibrationWindows(cut_windows(files, tokens=self.tokens, context=context, seed=self.seed), self.seed)
+        if tokenizer is None:
+            raise ModelError("expected a tokenizer for a calibration text, got none")
+        documents = [document for path in self.paths for document in read_documents(Path(path), chat)]
         ids = draw_windows(documents, tokenizer, tokens=self.tokens, context=context, seed=self.seed)
         return CalibrationWindows(ids, self.seed)
 
 
-def read_documents(path: Path) -> list[str]:
-    """The documents of a file: the whole of a text, or the ``text`` of each line of a ``*.jsonl``.
+def check_amounts(given: Any) -> None:
+    """Refuse `tokens`, `context` or `seed` of `given` that are no such numbers.
+
+    Raises:
+        SchemeError: names the first.
+    """
+    for name, least in (("tokens", 1), ("context", 2), ("seed", 0)):
+        value = getattr(given, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+            raise SchemeError(f"expected calibration {name} as an integer of at least {least}, got {value!r}")
+
+
+def read_documents(path: Path, chat: ChatTemplate | None = None) -> list[str]:
+    """The documents of a file: the whole of a text, or of each line of a ``*.jsonl`` its ``text``, or its ``messages`` as `chat` has them.
 
     Raises:
         StorageError: it cannot be read.
-        FormatError: it is empty or not UTF-8, or a line is no JSON object with a text; names file and line.
+        FormatError: it is empty or not UTF-8, or a line is no JSON object with a text or messages; names file and line.
     """
     with open_regular(path) as file, storage_errors(path, "read"):
         data = file.read()
@@ -113,11 +151,13 @@ def read_documents(path: Path) -> list[str]:
         raise FormatError(f"{path}: expected a calibration text, got an empty file")
     if path.suffix != ".jsonl":
         return [text]
-    return [_document(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_document(line, f"{path}, line {number}", chat) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def _document(line: str, source: str) -> str:
+def _document(line: str, source: str, chat: ChatTemplate | None) -> str:
     value = parse_json(line.encode(), source)
+    if isinstance(value, dict) and "messages" in value and chat is not None:
+        return chat.render(value["messages"], source)
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise FormatError(f"{source}: expected an object with a 'text', got {_kind(value)}")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kbit.cli import advise, bench, decode, demo, doctor, fit, quantize, run, show, study, study_report, train, verify
+from kbit.cli import advise, bench, calibrate, decode, demo, doctor, fit, quantize, run, show, study, study_report, train, verify
 from kbit.cli import eval as evaluate
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app = typer.Typer(
 
 app.command("demo", short_help="Try every k on the embedded model: table, plot, report.")(demo.demo)
 app.command("quantize", short_help="Encode a model in k bits.")(quantize.quantize)
+app.command("calibrate", short_help="Keep what a text says about a model's inputs.")(calibrate.calibrate)
 app.command("eval", short_help="Measure perplexity, KL divergence and size.")(evaluate.evaluate)
 app.command("bench", short_help="Measure prefill and decode speed.")(bench.bench)
 app.command("run", short_help="Continue a prompt.")(run.run)

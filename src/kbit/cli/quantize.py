@@ -14,9 +14,10 @@ from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
 
 if TYPE_CHECKING:
+    from kbit.calibrate import CalibrationText, GeneratedText
     from kbit.model.quantize import QuantizeResult
 
-__all__ = ["byte_count", "make_plan", "quantize"]
+__all__ = ["byte_count", "calibration_of", "make_plan", "quantize"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -55,9 +56,22 @@ def quantize(
     max_shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Largest size of one weight file.")] = "5GB",
     calibration: Annotated[
         list[str] | None,
-        typer.Option("--calibration", metavar="FILE", help="Text, or .jsonl with a 'text' a line, that methods run; may be given again."),
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="What methods run: text, .jsonl with a 'text' or 'messages' a line, token ids (.npy, .bin), or 'self', which is "
+            "what the model itself writes; may be given again.",
+        ),
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="About so many tokens of it are used.")] = 131_072,
+    calibration_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory for Hessians; what goes over it lies in files beside the output. No limit by default."),
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Instead of a calibration, for +imp: a file of kbit calibrate, or llama.cpp's imatrix."),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which stretches of the calibration text are used.")] = 0,
     sensitivity: Annotated[
         str | None, typer.Option(metavar="FILE", help="Where losses of single weights are kept, to be used again for other targets.")
@@ -75,8 +89,8 @@ def quantize(
     """Encode a model in k bits, by a scheme, or by the best known recipe for a size. Killed, it resumes where it was.
 
     A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans; vq2d3: 2 bits, codes for 3 weights) and
-    options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less by looking at inputs from a
-    calibration text: imp, gptq, imp+gptq.
+    options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less:
+    hqq by the weights alone; awq, imp, gptq, bias by inputs from a calibration text.
     With a target, each weight gets a scheme of its own by what the model loses with it: --target-bpw 3.25 --calibration FILE.
     """
     ways = {
@@ -91,10 +105,9 @@ def quantize(
     if (scheme or plan_file) and (quality or sensitivity or sensitivity_by):
         raise SchemeError("--quality and --sensitivity choose schemes: expected a target with them, got a scheme or plan")
     shard_bytes = byte_count(max_shard_size)
-    from kbit.calibrate.text import CalibrationText
-
-    text = CalibrationText(tuple(calibration), tokens=calibration_tokens, seed=seed) if calibration else None
-    options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads}
+    text = calibration_of(calibration or [], calibration_tokens, seed)
+    options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads, "importance": importance}
+    options["calibration_memory_bytes"] = None if calibration_memory is None else byte_count(calibration_memory)
     output, run = Output(json), Run(Path(model), Path(output_folder), text, check, options)
     if plan_file is not None:
         found = run.encode(read_plan(plan_file))
@@ -110,6 +123,21 @@ def quantize(
 
         output.say(f"check             {describe(run.gate.result)}")
     output.result(found.to_json() | run.to_json())
+
+
+def calibration_of(files: list[str], tokens: int, seed: int) -> "CalibrationText | GeneratedText | None":
+    """What ``--calibration`` says: files, or ``self``.
+
+    Raises:
+        SchemeError: both.
+    """
+    from kbit.calibrate import CalibrationText, GeneratedText
+
+    if "self" not in files:
+        return CalibrationText(tuple(files), tokens=tokens, seed=seed) if files else None
+    if len(files) > 1:
+        raise SchemeError("expected --calibration self alone, got files beside it (a file of that name is ./self)")
+    return GeneratedText(tokens=tokens, seed=seed)
 
 
 def make_plan(scheme: str, embedding: str, head: str, rules: list[str], skip: list[str]) -> Plan:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbit.calibrate.tokens import TOKEN_SUFFIXES
 from kbit.cli.output import Output, columns
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme
@@ -14,7 +15,7 @@ from kbit.core.scheme import Plan, Scheme
 if TYPE_CHECKING:
     from kbit.allocate.decide import Decision
     from kbit.allocate.gate import Gate
-    from kbit.calibrate.text import CalibrationText
+    from kbit.calibrate import CalibrationText, GeneratedText
     from kbit.model.quantize import QuantizeResult
 
 __all__ = ["AUTO", "Run", "Target", "one_way", "open_scheme", "plan_lines", "read_plan", "step_ms"]
@@ -97,7 +98,9 @@ class Run:
         decision: what was decided, with a target.
     """
 
-    def __init__(self, source: Path, folder: Path, calibration: "CalibrationText | None", check: bool, options: dict[str, Any]) -> None:
+    def __init__(
+        self, source: Path, folder: Path, calibration: "CalibrationText | GeneratedText | None", check: bool, options: dict[str, Any]
+    ) -> None:
         self._source, self._folder, self._calibration, self._check, self._options = source, folder, calibration, check, options
         self.gate: Gate | None = None
         self.decision: Decision | None = None
@@ -159,11 +162,15 @@ class Run:
         from kbit.model.quantize import quantize_folder
 
         if self._check:
-            texts = tuple(Path(path) for path in self._calibration.paths) if self._calibration is not None else tuple(books())
-            self.gate = Gate(self._source, texts, predicted)
+            self.gate = Gate(self._source, self._plain_texts() or tuple(books()), predicted)
         return quantize_folder(
             self._source, self._folder, plan, calibration=calibration, progress=True, files=files, check=self.gate, **self._options
         )
+
+    def _plain_texts(self) -> tuple[Path, ...]:
+        """Calibration files that are plain text: not tokens, dialogues, or what the model writes."""
+        paths = [Path(path) for path in getattr(self._calibration, "paths", ())]
+        return tuple(path for path in paths if path.suffix not in (".jsonl", *TOKEN_SUFFIXES))
 
     def to_json(self) -> dict[str, Any]:
         """What the result says beyond what was encoded."""

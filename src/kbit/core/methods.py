@@ -1,10 +1,13 @@
 """Methods by which an encoder chooses codes beyond the nearest level; a scheme's text ends with them: ``int3:g64+imp+gptq``.
 
+    awq        inputs that matter are scaled up in the weights, the inverse goes into what makes them; the model computes what it did
+    hqq        scales (and zero points) are optimised for a norm of the error that forgives outliers; looks at the weights alone
     imp        errors weigh by the importance of their input (mean square over a calibration text); implies the search of `mse`
     actorder   columns are encoded by falling importance instead of left to right; goes with gptq
     gptq       the error of each column is made up for by those that follow
+    bias       the mean error of the outputs is added to the layer's bias, where it has one
 
-All of them look at inputs, so they need a calibration text (`kbit.calibrate`).
+Those of `NEEDS_INPUTS` look at inputs, so they need a calibration text (`kbit.calibrate`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +16,12 @@ from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["METHODS", "checked_methods", "refuse_uncalibrated"]
+__all__ = ["METHODS", "NEEDS_INPUTS", "checked_methods", "needs_inputs", "refuse_uncalibrated"]
 
 #: in the order in which a text gives them
-METHODS = ("imp", "actorder", "gptq")
+METHODS = ("awq", "hqq", "imp", "actorder", "gptq", "bias")
+#: those that look at what a layer gets to see
+NEEDS_INPUTS = frozenset({"awq", "imp", "actorder", "gptq", "bias"})
 
 
 def checked_methods(methods: object) -> tuple[str, ...]:
@@ -40,13 +45,18 @@ def checked_methods(methods: object) -> tuple[str, ...]:
     return ordered
 
 
+def needs_inputs(methods: Sequence[str]) -> bool:
+    """Whether any of `methods` looks at a layer's inputs."""
+    return not NEEDS_INPUTS.isdisjoint(methods)
+
+
 def refuse_uncalibrated(methods: Sequence[str], name: str) -> None:
     """Refuse to encode `name` by methods that need a calibration where there is none.
 
     Raises:
         SchemeError: there is such a method.
     """
-    if methods:
+    if needs_inputs(methods):
         raise SchemeError(
             f"{name}: {_text(methods)!r} needs a calibration text, and there is none here: give one "
             f"(kbit quantize --calibration FILE, or kbit.encode(..., calibration=...))"

@@ -7,7 +7,7 @@ A scheme has a short text form, used everywhere (command line, file, report):
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
-    method   = "imp" | "actorder" | "gptq", in this order (`kbit.core.methods`)
+    method   = "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
 
 Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,
 ``vq2d3:g96``, ``vq2.5d2:g128``.
@@ -74,7 +74,7 @@ class Scheme:
         symmetric: False adds an integer zero point a group (int grid only).
         scale_search: ``absmax`` or ``mse`` (scale with the least squared error, searched per group).
         scale_dtype: ``fp16``, ``e4m3`` (one fp32 a tensor above) or ``dq8`` (int8, one fp32 a 16-row tile above).
-        methods: how codes are chosen beyond the nearest level, words of `kbit.core.methods.METHODS`; ``imp`` implies ``mse``.
+        methods: how codes are chosen beyond the nearest level, words of `kbit.core.methods.METHODS`; ``imp`` and ``hqq`` imply ``mse``.
         dims: neighbouring weights of a row that one code stands for; 1 but for the grids ``vq`` and ``nvq``.
     """
 
@@ -114,7 +114,7 @@ class Scheme:
             raise SchemeError(f"scale_search must be absmax or mse, got {self.scale_search!r}")
         if self.scale_dtype not in ("fp16", "e4m3", "dq8"):
             raise SchemeError(f"scale_dtype must be fp16, e4m3 or dq8, got {self.scale_dtype!r}")
-        if "imp" in self.methods:  # an absmax scale knows no importance
+        if "hqq" in self.methods or "imp" in self.methods:  # an absmax scale knows neither norm nor importance
             object.__setattr__(self, "scale_search", "mse")
 
     def _check_detail(self) -> None:
@@ -195,7 +195,7 @@ class Scheme:
             parts[0] += f"r{self.per_octave}"
         parts.append(f"g{self.group_size}")
         parts += ["asym"] * (not self.symmetric)
-        parts += ["mse"] * (self.scale_search == "mse" and "imp" not in self.methods)
+        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods))
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
         return "+".join([":".join(parts), *self.methods])
 

@@ -10,10 +10,13 @@ Scales of a group are decided when its first column is reached, for the weights 
 w_g + v_g R_gg⁻¹. With ``actorder`` the columns go by falling diagonal of H, a group's columns lie scattered, and scales are decided
 beforehand for the original weights (static groups); so are those of dq8, whose groups share a super-scale.
 
+What it has chosen is then refined (`kbit.encoders.refine`).
+
 Work is done in blocks: v of a block comes from all errors before it by one matrix product, and inside by rank-1 updates.
 Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,24 +26,29 @@ import numpy.typing as npt
 
 from kbit.core.errors import SchemeError, ShapeError
 from kbit.core.scheme import Scheme
+from kbit.encoders.compensate import BLOCK, Columns, column_order, compensate
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import encode
-from kbit.encoders.reference import nearest_codes
+from kbit.encoders.refine import Chosen, refine
 from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
-from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.quantized import QuantizedTensor, pad_codebook
 
-__all__ = ["BLOCK", "encode_gptq"]
+__all__ = ["MULTIPLIERS", "ROUNDS", "encode_gptq"]
 
 Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
-#: columns between two matrix products
-BLOCK = 128
+Multipliers = tuple[float, ...]
+#: scales that a group tries besides the one that suits its weights as they are
+MULTIPLIERS: Multipliers = (0.75, 0.83, 0.9, 0.95, 1.05, 1.12)
+#: rounds of refinement
+ROUNDS = 3
+#: levels are refined up to so many bits; beyond, there are too many to gain from
+_MOST_FITTED_BITS = 4
 
 
 def encode_gptq(
@@ -51,6 +59,8 @@ def encode_gptq(
     name: str = "tensor",
     damping: float = DAMPING,
     block: int = BLOCK,
+    multipliers: Multipliers = MULTIPLIERS,
+    rounds: int = ROUNDS,
     threads: int = 0,
 ) -> QuantizedTensor:
     """Encode a matrix or a stack of matrices with compensated errors.
@@ -62,6 +72,8 @@ def encode_gptq(
         name: what errors call the tensor.
         damping: added to the Hessian's diagonal, in parts of its mean.
         block: columns between two matrix products; the result depends on it by rounding only.
+        multipliers: scales that a group tries besides the one it would take, in parts of that.
+        rounds: rounds of refinement; 0 leaves what GPTQ chose.
         threads: threads of the native encoder; the result does not depend on it.
 
     Raises:
@@ -80,14 +92,50 @@ def encode_gptq(
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
     diagonals = np.stack([_importance(one) for one in hessians])
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
-    first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
+    first = encode(
+        weights,
+        replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq")),
+        name=name,
+        importance=importance,
+        threads=threads,
+    )
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
-    encode_matrix = _encode_matrix if scheme.dims == 1 else partial(encode_vector_matrix, refit=array.ndim == 2)
-    done = [
-        encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
-        for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
+    pairs = list(zip(first.matrices(), hessians, strict=True))
+    if scheme.dims > 1:
+        done = [
+            encode_vector_matrix(
+                as_float32(stacked[i]),
+                replace(matrix, scheme=scheme),
+                one,
+                diagonals[i],
+                name,
+                damping,
+                block,
+                threads,
+                refit=array.ndim == 2,
+            )
+            for i, (matrix, one) in enumerate(pairs)
+        ]
+        return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+    work = [
+        partial(
+            _compensated,
+            as_float32(stacked[i]),
+            replace(matrix, scheme=scheme),
+            one,
+            diagonals[i],
+            name,
+            damping,
+            block,
+            multipliers,
+            threads,
+        )
+        for i, (matrix, one) in enumerate(pairs)
     ]
+    # matrices that share fitted levels are refined together, all others one after another
+    fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
+    done = _refined(work, fitted, rounds) if fitted else [one for call in work for one in _refined([call], fitted, rounds)]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
 
 
@@ -98,70 +146,40 @@ def _importance(hessian: Array) -> Float32:
     return np.ones(len(diagonal), np.float32) if mean == 0 else (diagonal / mean).astype(np.float32)
 
 
-def _encode_matrix(
-    weights: Float32, first: QuantizedTensor, hessian: Array, diagonal: Float32, name: str, damping: float, block: int, threads: int
-) -> QuantizedTensor:
-    order = np.argsort(-diagonal, kind="stable") if "actorder" in first.scheme.methods else np.arange(len(diagonal))
-    factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
+def _refined(work: Sequence[Callable[[], tuple[QuantizedTensor, Chosen]]], fit_levels: bool, rounds: int) -> list[QuantizedTensor]:
+    firsts, chosen = zip(*(call() for call in work), strict=True)
+    levels = refine(chosen, firsts[0].levels, fit_levels=fit_levels, rounds=rounds)
+    return [_packed(first, one, levels) for first, one in zip(firsts, chosen, strict=True)]
+
+
+def _packed(first: QuantizedTensor, chosen: Chosen, levels: Float32) -> QuantizedTensor:
+    scale, zero_point = chosen.scales.parts()
+    codebook = None if first.codebook is None else pad_codebook(levels, first.scheme.bits)
+    return replace(first, weight=pack(chosen.codes, first.scheme.bits), scale=scale, zero_point=zero_point, codebook=codebook)
+
+
+def _compensated(
+    weights: Float32,
+    first: QuantizedTensor,
+    hessian: Array,
+    diagonal: Float32,
+    name: str,
+    damping: float,
+    block: int,
+    multipliers: Multipliers,
+    threads: int,
+) -> tuple[QuantizedTensor, Chosen]:
+    """What GPTQ chooses for one matrix, from its nearest encoding `first`."""
     scales = GroupScales(first, threads=threads)
-    work = _Work(weights.T[order], factor, first, scales, order, diagonal if "imp" in first.scheme.methods else None)
-    codes = work.run(block)
-    scale, zero_point = scales.parts()
-    planes = pack(np.ascontiguousarray(codes[np.argsort(order)].T), first.scheme.bits)
-    return replace(first, weight=planes, scale=scale, zero_point=zero_point)
-
-
-class _Work:
-    """One matrix at work: columns lie as rows, in the order in which they are encoded."""
-
-    def __init__(
-        self,
-        columns: Float32,
-        factor: Float32,
-        first: QuantizedTensor,
-        scales: GroupScales,
-        order: npt.NDArray[np.intp],
-        importance: Float32 | None,
-    ) -> None:
-        self.columns, self.factor, self.scales, self.importance = columns, factor, scales, importance
-        self.levels = first.levels
-        self.group_size = BlockLayout.of(first.scheme, *first.shape).group_size
-        self.group = order // self.group_size
-        self.dynamic = scales.can_decide and "actorder" not in first.scheme.methods
-        self.error = np.zeros_like(columns)
-        self.codes = np.empty(columns.shape, np.uint8)
-
-    def run(self, block: int) -> Bytes:
-        """Codes [cols, rows]."""
-        cols = len(self.columns)
-        span = self.group_size if self.dynamic else block
-        for begin in range(0, cols, span):
-            end = min(begin + span, cols)
-            carried = self.factor[:begin, begin:end].T @ self.error[:begin]
-            if self.dynamic:
-                self._decide(begin, end, carried)
-            for start in range(begin, end, block):
-                stop = min(start + block, end)
-                self._round(start, stop, carried[start - begin : stop - begin])
-                carried[stop - begin :] += self.factor[start:stop, stop:end].T @ self.error[start:stop]
-        return self.codes
-
-    def _decide(self, begin: int, end: int, carried: Float32) -> None:
-        corner = self.factor[begin:end, begin:end].astype(np.float64)
-        current = self.columns[begin:end] + np.linalg.solve(corner.T, carried).astype(np.float32)
-        importance = None if self.importance is None else self.importance[begin:end]
-        self.scales.decide(begin // self.group_size, np.ascontiguousarray(current.T), importance)
-
-    def _round(self, start: int, stop: int, carried: Float32) -> None:
-        """Round columns start…stop; `carried` is their v so far, and is used up."""
-        for j in range(start, stop):
-            row, group = j - start, self.group[j]
-            value, zero = self.scales.value[:, group], self.scales.zero[:, group]
-            target = self.columns[j] + carried[row] / self.factor[j, j]
-            codes = nearest_codes(target, value, zero, self.levels)
-            self.codes[j] = codes
-            self.error[j] = self.columns[j] - (self.levels[codes] - zero) * value
-            carried[row + 1 :] += self.factor[j, j + 1 : stop, None] * self.error[j]
+    group_size = BlockLayout.of(first.scheme, *first.shape).group_size
+    dynamic = scales.can_decide and "actorder" not in first.scheme.methods
+    order = column_order(diagonal, group_size if dynamic else 0)
+    factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
+    columns = Columns(weights.T[order], order, order // group_size, diagonal if "imp" in first.scheme.methods else None)
+    seen = bool(hessian.any())
+    tried = multipliers if seen else ()
+    codes = compensate(columns, factor, scales, first.levels, dynamic=dynamic, multipliers=tried, block=block)
+    return first, Chosen(weights, hessian, codes, scales, group_size, seen)
 
 
 def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
@@ -170,6 +188,7 @@ def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme
         for name in ("weight", "weight_scale", "weight_zero")
         if name in first.parts()
     }
-    kept = {name: part for name, part in first.parts().items() if name not in parts}
+    kept = {name: part for name, part in (first.parts() | done[0].parts()).items() if name == "weight_codebook"}
+    kept |= {name: part for name, part in first.parts().items() if name == "weight_super_scale"}
     parts["weight"] = parts["weight"].reshape(first.weight.shape)
     return QuantizedTensor.from_parts(scheme, first.shape, parts | kept)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kbit.encoders.hqq import half_quadratic
 from kbit.encoders.inputs import Importance
 from kbit.native import encoding as native
-from kbit.tensor.blocks import BlockLayout, rows_of_tiles, tiles_of_rows
+from kbit.tensor.blocks import TILE_ROWS, BlockLayout, rows_of_tiles, tiles_of_rows
 from kbit.tensor.quantized import QuantizedTensor
-from kbit.tensor.scales import decode_scale, scale_anchor
+from kbit.tensor.scales import decode_scale, round_scale, scale_anchor
 
 __all__ = ["GroupScales"]
 
@@ -52,10 +53,27 @@ class GroupScales:
         )
         unit = 0.0 if self._first.super_scale is None else float(self._first.super_scale[0])
         _, encoded = native.encode(columns, options, importance=importance, matrix_super_scale=unit, threads=self._threads)
+        if "hqq" in scheme.methods:
+            encoded = half_quadratic(columns, encoded, options, importance=importance, matrix_super_scale=unit)
         self._stored[:, group] = self._untiled(encoded.scale)[:, 0]
         self.value[:, group] = self._decoded(encoded.scale)[:, 0]
         if encoded.zero_point is not None:
             self.zero[:, group] = self._untiled(encoded.zero_point)[:, 0]
+
+    def rounded(self, rows: slice, scale: Float32) -> tuple[Array, Float32]:
+        """(as stored, what that means) of other scales [n, groups] of `rows`."""
+        unit = self._first.super_scale
+        if unit is not None:
+            unit = unit[:, None] if unit.size == 1 else np.repeat(unit, TILE_ROWS)[: self._layout.rows, None][rows]
+        return round_scale(scale, unit, self._first.scheme.scale_dtype)
+
+    def put(self, group: int, stored: Array, value: Float32) -> None:
+        """Put `rounded` scales [rows] of one group in."""
+        self._stored[:, group], self.value[:, group] = stored, value
+
+    def take(self, rows: slice, chosen: npt.NDArray[np.bool_], stored: Array, value: Float32) -> None:
+        """Put `rounded` scales [n, groups] in, in the rows that are `chosen` [n]."""
+        self._stored[rows][chosen], self.value[rows][chosen] = stored[chosen], value[chosen]
 
     def parts(self) -> tuple[Array, Array | None]:
         """(scales, zero points or None) as stored, [tiles, groups, 16]."""

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from kbit.core.errors import DTypeError, NumericsError, ShapeError
 
-__all__ = ["DAMPING", "checked_hessian", "damped_factor"]
+__all__ = ["DAMPING", "checked_hessian", "damped", "damped_factor"]
 
 Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 #: added to the diagonal, in parts of its mean (Frantar et al. 2022, §4)
@@ -46,6 +47,16 @@ def checked_hessian(hessian: Array, cols: int, name: str) -> Array:
         col = int(np.argmin(diagonal))
         raise NumericsError(f"{name}: expected a Hessian with a diagonal of at least 0, got {diagonal[col]} at [{col}, {col}]")
     return hessian
+
+
+def damped(hessian: Array, *, damping: float = DAMPING) -> Float32:
+    """H + λI in parts of H's mean diagonal, float32 [cols, cols]; I for a Hessian of zeros."""
+    mean = float(np.diagonal(hessian).mean(dtype=np.float64))
+    if mean == 0:
+        return np.eye(len(hessian), dtype=np.float32)
+    scaled = (hessian / mean).astype(np.float32)
+    scaled[np.diag_indices_from(scaled)] += np.float32(damping)
+    return scaled
 
 
 def damped_factor(hessian: Array, name: str, *, damping: float = DAMPING) -> Float64:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.methods import refuse_uncalibrated
 from kbit.core.scheme import Scheme
+from kbit.encoders.hqq import half_quadratic
 from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
 from kbit.encoders.sample import LevelSample
 from kbit.grids import is_data_dependent, levels_for
@@ -171,14 +172,12 @@ class NearestEncoder:
             NumericsError: a NaN or Inf, with the tensor's name and the place of the first.
         """
         rows = self._checked_rows(row_begin, weights, matrix)
-        first_bad, encoded = native.encode(
-            rows,
-            self._options(),
-            importance=self._checked_importance(importance, rows.shape),
-            matrix_super_scale=float(self._matrix_super_scales()[matrix]) if self.scheme.scale_dtype == "e4m3" else 0.0,
-            threads=self.threads,
-        )
+        options, given = self._options(), self._checked_importance(importance, rows.shape)
+        unit = float(self._matrix_super_scales()[matrix]) if self.scheme.scale_dtype == "e4m3" else 0.0
+        first_bad, encoded = native.encode(rows, options, importance=given, matrix_super_scale=unit, threads=self.threads)
         self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+        if "hqq" in self.scheme.methods:
+            encoded = half_quadratic(as_float32(rows), encoded, options, importance=given, matrix_super_scale=unit)
         return self._segments(encoded, matrix, row_begin)
 
     def constant_segments(self) -> list[Segment]:

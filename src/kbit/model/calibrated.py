@@ -7,14 +7,20 @@ encoding, and the bytes are those of an uninterrupted run.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
+from kbit.calibrate.chat import ChatTemplate
+from kbit.calibrate.generated import GeneratedText, first_token
+from kbit.calibrate.room import Room
 from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, check_methods, encode_sequentially
 from kbit.calibrate.text import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.methods import refuse_uncalibrated
+from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.scheme import Plan
+from kbit.model.architecture import Origin, to_array
 from kbit.model.load import load_ordinary
 from kbit.model.recipe import PackUnit, Recipe
 from kbit.nn.targets import Target, find_targets
@@ -24,7 +30,7 @@ from kbit.store.tokenizer import load_tokenizer
 
 __all__ = ["CalibratedModel", "Calibration", "as_windows", "needs_calibration"]
 
-Calibration = CalibrationText | CalibrationWindows | str | Path
+Calibration = CalibrationText | CalibrationWindows | GeneratedText | str | Path
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -38,10 +44,10 @@ def needs_calibration(plan: Plan, recipe: Recipe) -> bool:
     """
     for name, unit in recipe.packed.items():
         check_methods([_as_target(name, unit)])
-    return any(unit.scheme.methods for unit in recipe.packed.values())
+    return any(needs_inputs(unit.scheme.methods) for unit in recipe.packed.values())
 
 
-def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan) -> CalibrationWindows:
+def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan, *, progress: bool | None = False) -> CalibrationWindows:
     """The tokens to calibrate on.
 
     Raises:
@@ -49,14 +55,22 @@ def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan)
         StorageError, FormatError, ShapeError: a text or tokenizer that is not what it should be.
     """
     if calibration is None:
-        scheme = next((one for one in (plan.default, plan.head, *(rule for _, rule in plan.rules)) if one.methods), plan.default)
+        scheme = next(
+            (one for one in (plan.default, plan.head, *(rule for _, rule in plan.rules)) if needs_inputs(one.methods)), plan.default
+        )
         refuse_uncalibrated(scheme.methods, f"scheme {scheme.text!r}")
         raise SchemeError("expected a calibration text, got none")
     if isinstance(calibration, CalibrationWindows):
         return calibration
-    text = calibration if isinstance(calibration, CalibrationText) else CalibrationText((calibration,))
     positions = next((stored.config[key] for key in _POSITIONS if isinstance(stored.config.get(key), int)), None)
-    return text.windows(load_tokenizer(stored.path), positions=positions)
+    if isinstance(calibration, GeneratedText):
+        start = first_token(stored.config)
+        return calibration.windows(load_ordinary(stored.path, dtype=torch.float32), start, positions=positions, progress=progress)
+    text = calibration if isinstance(calibration, CalibrationText) else CalibrationText((calibration,))
+    tokenizer = None if text.is_tokens else load_tokenizer(stored.path)
+    size = stored.config.get("vocab_size")
+    vocabulary = size if isinstance(size, int) and size > 0 else None
+    return text.windows(tokenizer, positions=positions, vocabulary=vocabulary, chat=ChatTemplate(stored.path))
 
 
 class CalibratedModel:
@@ -67,8 +81,8 @@ class CalibratedModel:
         estimate_bytes: memory beside the model that will be needed.
     """
 
-    def __init__(self, stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows) -> None:
-        """Load the model.
+    def __init__(self, stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows, room: Room) -> None:
+        """Load the model; `room` is where Hessians will be gathered.
 
         Raises:
             ModelError: transformers does not know it, or its layers are not those of the recipe.
@@ -76,24 +90,34 @@ class CalibratedModel:
         dtypes = {unit.origin.dtype for unit in recipe.packed.values()}
         dtype = _DTYPES.get(next(iter(dtypes)), torch.float32) if len(dtypes) == 1 else torch.float32
         self._model, self._windows = load_ordinary(stored.path, dtype=dtype), windows
+        self._room = room
         found, _ = find_targets(self._model, plan.scheme_for)
         self._targets = [target for target in found if target.name in recipe.packed]
         if {target.name: target.shape for target in self._targets} != {name: unit.shape for name, unit in recipe.packed.items()}:
             raise ModelError(f"{stored.path}: the layers of the loaded model are not those of its checkpoint: it cannot be calibrated")
+        self._changes = any({"awq", "bias"} & set(target.scheme.methods) for target in self._targets)
         self.report = CalibrationReport.of(windows)
-        self.estimate_bytes = calibration_bytes(self._model, self._targets, windows)
+        self.estimate_bytes = calibration_bytes(self._model, self._targets, windows, room.limit_bytes)
 
     def encode_into(self, writer: ModelWriter, *, threads: int, done: Callable[[str], None]) -> None:
         """Write every weight of the recipe that `writer` does not have yet; `done` is called after each."""
         pending = set(writer.pending())
-        if pending.isdisjoint(target.name for target in self._targets):
+        if pending.isdisjoint(target.name for target in self._targets) and not (pending and self._changes):
             return
         known = lambda name: None if name in pending else writer.quantized(name)  # noqa: E731
-        found = encode_sequentially(self._model, self._targets, self._windows, report=self.report, known=known, threads=threads)
+        found = encode_sequentially(
+            self._model, self._targets, self._windows, report=self.report, known=known, room=self._room, threads=threads
+        )
         for target, quantized in found:
             if target.name in pending:
                 writer.put_quantized(target.name, quantized)
                 done(target.name)
+
+    def changed(self, origin: Origin) -> NDArray[Any] | None:
+        """The values of a tensor that stays in 16 bits, where methods gave it others; None where it is as the checkpoint has it."""
+        if origin.name not in self.report.changed:
+            return None
+        return to_array(self._model.get_parameter(origin.name).detach().to(_DTYPES.get(origin.dtype, torch.float32)).contiguous())
 
 
 def _as_target(name: str, unit: PackUnit) -> Target:

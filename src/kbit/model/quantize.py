@@ -11,14 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbit.calibrate.importance import Importance
+from kbit.calibrate.room import Room
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.digest import digest_bytes
-from kbit.core.errors import ModelError
+from kbit.core.errors import ModelError, SchemeError
 from kbit.core.memory import peak_rss_bytes
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
 from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration
+from kbit.model.importance import importance_for
 from kbit.model.memory import estimate_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
 from kbit.model.weights import encode_unit, plain_pieces
@@ -85,6 +88,8 @@ def quantize_folder(
     plan: Plan | Scheme | str,
     *,
     calibration: Calibration | None = None,
+    calibration_memory_bytes: int | None = None,
+    importance: Importance | str | Path | None = None,
     resume: bool = True,
     overwrite: bool = False,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -101,6 +106,9 @@ def quantize_folder(
         plan: plan, scheme, or a scheme's text (embeddings and head then stay in 16 bits).
         calibration: text that methods such as ``+gptq`` run: a file, a `CalibrationText`, or tokens as `CalibrationWindows`. The model is
             then loaded whole and must be one of transformers with one list of layers; without such methods it is not looked at.
+        calibration_memory_bytes: memory that Hessians may take at a time; beyond it they lie in files beside `destination`. None: no limit.
+        importance: mean squares of inputs, or a file of them (`kbit calibrate`, or llama.cpp's imatrix), by which ``+imp`` encodes without
+            a text; the model then goes through tensor by tensor.
         resume: go on with work that a killed call left; False starts over.
         overwrite: replace a folder that is there, once the new one is whole.
         max_shard_bytes: most bytes of tensors in a file.
@@ -122,18 +130,23 @@ def quantize_folder(
     source, destination = Path(source), Path(destination)
     if source.resolve() == destination.resolve():
         raise ModelError(f"expected a destination other than the source, got {destination} for both")
+    room = Room(calibration_memory_bytes, destination.absolute().parent)
     with open_model(source) as stored:
         recipe = make_recipe(stored, plan)
-        windows = as_windows(calibration, stored, plan) if needs_calibration(plan, recipe) else None
-        manifest = make_manifest(stored, recipe, plan, windows)
+        needed = needs_calibration(plan, recipe)
+        if importance is not None and calibration is not None:
+            raise SchemeError("expected a calibration or an importance file, got both")
+        given = None if importance is None or not needed else importance_for(importance, recipe)
+        windows = as_windows(calibration, stored, plan, progress=progress) if needed and given is None else None
+        manifest = make_manifest(stored, recipe, plan, windows or given)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
         binding = {"source": source_digest(stored)}
         with ModelWriter(
             destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
         ) as writer:
-            calibrated = None if windows is None or not any(writer.pending()) else CalibratedModel(stored, recipe, plan, windows)
+            calibrated = None if windows is None or not any(writer.pending()) else CalibratedModel(stored, recipe, plan, windows, room)
             estimate = estimate_bytes(recipe) + (0 if calibrated is None else calibrated.estimate_bytes)
-            _encode_all(stored, recipe, writer, threads, progress, estimate, calibrated)
+            _encode_all(stored, recipe, writer, threads, progress, estimate, calibrated, given)
             config = stored.config | {"quantization_config": quantization_config(plan)}
             root = writer.finish(config, [*side_files(source), *files], check=check)
         source_bytes = stored.size_bytes
@@ -173,6 +186,7 @@ def _encode_all(
     progress: bool | None,
     estimate: int,
     calibrated: CalibratedModel | None,
+    importance: Importance | None,
 ) -> None:
     pending = list(writer.pending())
     sizes = {name: _source_bytes(stored, recipe, name) for name in pending}
@@ -183,7 +197,11 @@ def _encode_all(
             calibrated.encode_into(writer, threads=threads, done=lambda name: line.advance(sizes[name], name))
         for name in list(writer.pending()):
             if name in recipe.packed:
-                writer.put_quantized(name, encode_unit(stored, recipe.packed[name], threads=threads))
+                unit = recipe.packed[name]
+                weighed = importance.of(name, unit.shape) if importance is not None and "imp" in unit.scheme.methods else None
+                writer.put_quantized(name, encode_unit(stored, unit, importance=weighed, threads=threads))
+            elif calibrated is not None and (values := calibrated.changed(recipe.plain[name])) is not None:
+                writer.put_rows(name, 0, values)
             else:
                 for begin, rows in plain_pieces(stored, recipe.plain[name]):
                     writer.put_rows(name, begin, rows)
@@ -195,7 +213,7 @@ def _source_bytes(stored: StoredModel, recipe: Recipe, name: str) -> int:
     return sum(stored.entry(key).nbytes for key in origin.keys)
 
 
-def make_manifest(stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows | None) -> Manifest:
+def make_manifest(stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows | Importance | None) -> Manifest:
     """What the folder will say about itself."""
     modules = {name: _module(unit) for name, unit in recipe.packed.items()}
     base = str(stored.config.get("_name_or_path") or "")

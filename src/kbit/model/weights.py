@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kbit.encoders.inputs import Weights
+from kbit.encoders.inputs import Importance, Weights
 from kbit.encoders.nearest import Piece, encode_pieces, encoder_for
 from kbit.model.architecture import Origin, read_tensor, to_array
 from kbit.model.recipe import PackUnit
@@ -25,14 +25,14 @@ Array = np.ndarray[Any, Any]
 PIECE_WEIGHTS = 1 << 22
 
 
-def encode_unit(stored: StoredModel, unit: PackUnit, *, threads: int = 0) -> QuantizedTensor:
-    """The unit's weight in k bits; the same bytes as encoding it whole.
+def encode_unit(stored: StoredModel, unit: PackUnit, *, importance: Importance | None = None, threads: int = 0) -> QuantizedTensor:
+    """The unit's weight in k bits; the same bytes as encoding it whole. `importance` is [cols], or [matrices, cols] for a stack.
 
     Raises:
         NumericsError: NaN or Inf, with the parameter's name and the place of the first.
     """
     encoder = encoder_for(unit.shape, unit.scheme, name=unit.origin.name, threads=threads)
-    return encode_pieces(encoder, _Pieces(stored, unit, None if _streams(unit) else _whole(stored, unit)))
+    return encode_pieces(encoder, _Pieces(stored, unit, None if _streams(unit) else _whole(stored, unit), importance))
 
 
 def plain_pieces(stored: StoredModel, origin: Origin) -> Iterator[tuple[int, Array]]:
@@ -65,13 +65,16 @@ class _Pieces:
     stored: StoredModel
     unit: PackUnit
     whole: torch.Tensor | None
+    importance: Importance | None = None
 
     def __iter__(self) -> Iterator[Piece]:
         *stack, rows, cols = self.unit.shape
         step = max(PIECE_WEIGHTS // cols // TILE_ROWS, 1) * TILE_ROWS
+        given = self.importance
         for matrix in range(math.prod(stack)):
             for begin in range(0, rows, step):
-                yield Piece(matrix, begin, _as_weights(self._rows(matrix, begin, min(begin + step, rows)), self.unit.origin.dtype))
+                weights = _as_weights(self._rows(matrix, begin, min(begin + step, rows)), self.unit.origin.dtype)
+                yield Piece(matrix, begin, weights, given if given is None or given.ndim == 1 else given[matrix])
 
     def _rows(self, matrix: int, begin: int, end: int) -> Array:
         if self.whole is None:
