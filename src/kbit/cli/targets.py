@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbit.calibrate.tokens import TOKEN_SUFFIXES
 from kbit.cli.output import Output, columns
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme
@@ -169,6 +168,8 @@ class Run:
 
     def _plain_texts(self) -> tuple[Path, ...]:
         """Calibration files that are plain text: not tokens, dialogues, or what the model writes."""
+        from kbit.calibrate.tokens import TOKEN_SUFFIXES
+
         paths = [Path(path) for path in getattr(self._calibration, "paths", ())]
         return tuple(path for path in paths if path.suffix not in (".jsonl", *TOKEN_SUFFIXES))
 
