@@ -2,6 +2,7 @@
 #include "half.h"
 #include "kbit/kbit.h"
 #include "kbit/threads.h"
+#include "kernels.h"
 #include "layout.h"
 
 namespace kbit {
@@ -28,8 +29,12 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
 
 void dequantize_rows(const Matrix& m, const int64_t* ids, int64_t count, float* out, int threads) {
   if (count * m.cols < 32768) threads = 1;
+  const VectorOps& vector = *active_kernels().vector;
   threads::parallel_for(count, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) dequantize_row(m, ids[i], out + i * m.cols);
+    for (int64_t i = begin; i < end; ++i) {
+      dequantize_row(m, ids[i], out + i * m.cols);
+      if (m.rotation != 0) vector.restore_inputs(out + i * m.cols, m.cols, m.rotation);
+    }
   });
 }
 

@@ -26,6 +26,7 @@ class _Leader:
     inputs: torch.Tensor | None
     moments: InputMoments
     full: bool
+    rotated: bool
 
 
 class Observation:
@@ -46,10 +47,11 @@ class Observation:
             return
         if target.name in self.moments:
             return  # it follows another
-        full = "gptq" in target.scheme.methods
-        found = next((other for other in self._leaders.values() if _same(other.inputs, inputs) and other.full >= full), None)
+        full, rotated = "gptq" in target.scheme.methods, "rotate" in target.scheme.methods
+        alike = (other for other in self._leaders.values() if other.full >= full and (full or other.rotated == rotated))
+        found = next((other for other in alike if _same(other.inputs, inputs)), None)
         if found is None:
-            found = self._leaders[target.name] = _Leader(inputs, InputMoments(target.shape[-1], full=full), full)
+            found = self._leaders[target.name] = _Leader(inputs, _moments(target), full, rotated)
             found.moments.add(inputs)
         self.moments[target.name] = [found.moments]
 
@@ -59,15 +61,19 @@ class Observation:
 
     def stack(self, target: Target) -> list[InputMoments]:
         """Moments of the matrices of a stack; of those never reached too."""
-        full = "gptq" in target.scheme.methods
-        made = [InputMoments(target.shape[-1], full=full) for _ in range(target.shape[0])] if target.name not in self.moments else []
+        made = [_moments(target) for _ in range(target.shape[0])] if target.name not in self.moments else []
         return self.moments.setdefault(target.name, made)
 
     def of(self, target: Target) -> list[InputMoments]:
         """Moments for `target`, without any rows where it was never called."""
         if target.kind == "experts":
             return self.stack(target)
-        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full="gptq" in target.scheme.methods)]
+        return self.moments.get(target.name) or [_moments(target)]
+
+
+def _moments(target: Target) -> InputMoments:
+    methods = target.scheme.methods
+    return InputMoments(target.shape[-1], full="gptq" in methods, rotated="rotate" in methods)
 
 
 def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:

@@ -21,6 +21,7 @@ from kbit.calibrate.observe import Observation, observed
 from kbit.calibrate.text import CalibrationWindows
 from kbit.calibrate.walk import LayerWalk, find_layers
 from kbit.core.errors import KbitError, ModelError, NumericsError, SchemeError
+from kbit.core.methods import needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.nearest import encode
@@ -84,10 +85,10 @@ def check_methods(targets: Sequence[Target]) -> None:
         SchemeError: an embedding or a convolution with a method; names it.
     """
     for target in targets:
-        if target.scheme.methods and target.kind in ("embedding", "conv2d"):
+        if needs_inputs(target.scheme.methods) and target.kind in ("embedding", "conv2d"):
             raise SchemeError(
                 f"{target.name}: methods weigh the inputs of linear layers, and this is of kind {target.kind!r}: expected a scheme without "
-                f"'+{target.scheme.methods[0]}' for it, got {target.scheme.text!r}"
+                f"{''.join(f'+{method}' for method in target.scheme.methods)!r} for it, got {target.scheme.text!r}"
             )
 
 
@@ -122,8 +123,8 @@ def encode_sequentially(
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
         inside = {target.name for layer in layers for target in layer}
         outside = [target for target in targets if target.name not in inside]
-        last = [target for target in outside if target.scheme.methods]
-        yield from work.encode([target for target in outside if not target.scheme.methods], Observation())
+        last = [target for target in outside if needs_inputs(target.scheme.methods)]
+        yield from work.encode([target for target in outside if not needs_inputs(target.scheme.methods)], Observation())
         walk.start()
         for index, layer in enumerate(layers):
             walk.open(index)
@@ -142,7 +143,7 @@ class _Sequence:
 
     def observe(self, targets: Sequence[Target], run: Callable[[], None]) -> Observation:
         """Inputs of those of `targets` that need theirs and are not known yet."""
-        wanted = [target for target in targets if target.scheme.methods]
+        wanted = [target for target in targets if needs_inputs(target.scheme.methods)]
         if all(self._known(target.name) is not None for target in wanted):
             return Observation()
         with observed(self._model, wanted) as found:
@@ -159,7 +160,7 @@ class _Sequence:
             yield target, quantized
 
     def _encoder(self, target: Target, inputs: Observation) -> Callable[[NDArray[np.float32], Scheme, str], QuantizedTensor]:
-        if not target.scheme.methods:
+        if not needs_inputs(target.scheme.methods):
             return lambda weight, scheme, name: encode(weight, scheme, name=name, threads=self._threads)
         moments = inputs.of(target)
         self._note(target, moments)
@@ -211,7 +212,7 @@ def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: Cali
     width = getattr(getattr(model, "config", None), "hidden_size", 0) or 0
     moments, work = [0], [0]
     for index, layer in enumerate(layers):
-        inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and target.scheme.methods]
+        inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and needs_inputs(target.scheme.methods)]
         moments.append(sum(_moments_bytes(target) for target in inside) + sum(4 * parameter.numel() for parameter in layer.parameters()))
         work += [
             16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods

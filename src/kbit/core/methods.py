@@ -1,10 +1,11 @@
 """Methods by which an encoder chooses codes beyond the nearest level; a scheme's text ends with them: ``int3:g64+imp+gptq``.
 
+    rotate     inputs are rotated first (`kbit.tensor.rotation`), so that no weight stands out of its group
     imp        errors weigh by the importance of their input (mean square over a calibration text); implies the search of `mse`
     actorder   columns are encoded by falling importance instead of left to right; goes with gptq
     gptq       the error of each column is made up for by those that follow
 
-All of them look at inputs, so they need a calibration text (`kbit.calibrate`).
+All but `rotate` look at inputs, so they need a calibration text (`kbit.calibrate`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["METHODS", "checked_methods", "refuse_uncalibrated"]
+__all__ = ["METHODS", "checked_methods", "needs_inputs", "refuse_uncalibrated"]
 
 #: in the order in which a text gives them
-METHODS = ("imp", "actorder", "gptq")
+METHODS = ("rotate", "imp", "actorder", "gptq")
+#: those that look at weights alone
+_WITHOUT_INPUTS = frozenset({"rotate"})
 
 
 def checked_methods(methods: object) -> tuple[str, ...]:
@@ -40,13 +43,18 @@ def checked_methods(methods: object) -> tuple[str, ...]:
     return ordered
 
 
+def needs_inputs(methods: Sequence[str]) -> bool:
+    """True if any of `methods` looks at inputs."""
+    return not _WITHOUT_INPUTS.issuperset(methods)
+
+
 def refuse_uncalibrated(methods: Sequence[str], name: str) -> None:
     """Refuse to encode `name` by methods that need a calibration where there is none.
 
     Raises:
         SchemeError: there is such a method.
     """
-    if methods:
+    if needs_inputs(methods):
         raise SchemeError(
             f"{name}: {_text(methods)!r} needs a calibration text, and there is none here: give one "
             f"(kbit quantize --calibration FILE, or kbit.encode(..., calibration=...))"

@@ -13,7 +13,7 @@ import torch
 from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, check_methods, encode_sequentially
 from kbit.calibrate.text import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.methods import refuse_uncalibrated
+from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.scheme import Plan
 from kbit.model.load import load_ordinary
 from kbit.model.recipe import PackUnit, Recipe
@@ -38,7 +38,7 @@ def needs_calibration(plan: Plan, recipe: Recipe) -> bool:
     """
     for name, unit in recipe.packed.items():
         check_methods([_as_target(name, unit)])
-    return any(unit.scheme.methods for unit in recipe.packed.values())
+    return any(needs_inputs(unit.scheme.methods) for unit in recipe.packed.values())
 
 
 def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan) -> CalibrationWindows:
@@ -49,7 +49,9 @@ def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan)
         StorageError, FormatError, ShapeError: a text or tokenizer that is not what it should be.
     """
     if calibration is None:
-        scheme = next((one for one in (plan.default, plan.head, *(rule for _, rule in plan.rules)) if one.methods), plan.default)
+        scheme = next(
+            (one for one in (plan.default, plan.head, *(rule for _, rule in plan.rules)) if needs_inputs(one.methods)), plan.default
+        )
         refuse_uncalibrated(scheme.methods, f"scheme {scheme.text!r}")
         raise SchemeError("expected a calibration text, got none")
     if isinstance(calibration, CalibrationWindows):

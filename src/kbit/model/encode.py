@@ -14,7 +14,7 @@ from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.calibrate.sequential import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.methods import refuse_uncalibrated
+from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.encoders.nearest import encode as encode_nearest
@@ -96,7 +96,7 @@ def _encode_module(
         def done(target: Target) -> None:
             line.advance(math.prod(target.shape), target.name)
 
-        if any(target.scheme.methods for target in targets):
+        if any(needs_inputs(target.scheme.methods) for target in targets):
             windows = _given(calibration, targets)
             encoded: dict[str, QuantizedTensor] = {}
             for target, quantized in encode_sequentially(model, targets, windows, threads=threads):
@@ -123,7 +123,7 @@ def _nearest(threads: int, weight: NDArray[np.float32], scheme: Scheme, name: st
 
 def _given(calibration: Calibration | None, targets: Sequence[Target]) -> CalibrationWindows:
     if calibration is None:
-        first = next(target for target in targets if target.scheme.methods)
+        first = next(target for target in targets if needs_inputs(target.scheme.methods))
         refuse_uncalibrated(first.scheme.methods, first.name)
     if not isinstance(calibration, CalibrationWindows):
         raise SchemeError(
