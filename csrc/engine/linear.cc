@@ -54,25 +54,27 @@ Span next_span(const Worker& worker, const Linear& op, size_t begin) {
   return {begin, end};
 }
 
-// One row is prepared by each worker for itself, which is cheaper than to wait for another; more rows are shared out. `second` is for another
-// form of an input whose first form is still needed.
+// One row is prepared by each worker for itself, which is cheaper than to wait for another; more rows are shared out. Of what is quantized the
+// fp32 row is kept no longer than that takes. `second` is for another form of an input whose first form is still needed.
 Inputs prepare(Worker& worker, const Linear& op, const Part& part, bool second = false) {
   const Step& step = worker.step;
   const int64_t cols = part.weight.cols(), width = worker.width(op.source), rows = worker.rows;
   const bool alone = rows == 1, quantized = packed_fast(worker, part), normed = op.norm.kind != Norm::Kind::none;
   const int64_t rotation = rotation_of(part.weight);
-  float* out = alone ? (second ? worker.own.second : worker.own.normed) : (second ? step.shared.second : step.shared.normed);
+  float* own = second ? worker.own.second : worker.own.normed;
+  float* out = alone ? own : (second ? step.shared.second : step.shared.normed);
   const QuantizedRows& bytes = alone ? worker.own.quantized[second] : step.shared.quantized[second];
   const int64_t begin = alone ? 0 : worker.begin(rows), end = alone ? 1 : worker.end(rows);
   for (int64_t r = begin; r < end; ++r) {
     const float* x = worker.row(op.source, r);
+    float* place = quantized ? own : out + r * cols;
     if (normed) {
-      step.vector.norm(op.norm, x, cols, out + r * cols);
-      x = out + r * cols;
+      step.vector.norm(op.norm, x, cols, place);
+      x = place;
     }
     if (rotation != 0) {
-      step.vector.rotate_inputs(x, cols, rotation, out + r * cols);
-      x = out + r * cols;
+      step.vector.rotate_inputs(x, cols, rotation, place);
+      x = place;
     }
     if (quantized) quantize_rows(worker, *part.weight.packed, x, cols, r, r + 1, bytes);
   }
