@@ -21,7 +21,8 @@ def test_save_and_load_again(checkpoint: Callable[..., Checkpoint], tmp_path: Pa
     source = checkpoint(kind)
     model = source.load(quantization_config=CONFIG)
     schemes = {name: module.scheme.text for name, module in packed_modules(model).items()}
-    assert all(("+rotate" in text) == ("v_proj" not in name) for name, text in schemes.items())
+    straight = ("v_proj", "relative_attention_bias")  # the latter has rows of 4
+    assert all(("+rotate" in text) == (not name.endswith(straight)) for name, text in schemes.items())
     logits = source.logits(model)
     assert (logits - source.logits(source.load())).norm() < 0.5 * logits.norm()
     model.save_pretrained(tmp_path / "model")
