@@ -32,7 +32,7 @@ def main() -> int:
     facts = machine.print_header(f"{options.channels} channels of {options.model.name} {options.factor:g} times as large")
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="kbit-outliers-") as work:
-        for name, factor in (("as it is", 1.0), ("activations", options.factor), ("weights", 1 / options.factor)):
+        for name, factor in (("activations", options.factor), ("weights", 1 / options.factor), ("as it is", 1.0)):
             print(f"\noutliers: {name}", flush=True)
             model = scaled(options.model, Path(work) / "model", factor, options.channels)
             chosen = argparse.Namespace(**{**vars(options), "model": model, "engine": True})
