@@ -2,6 +2,7 @@
 #include "half.h"
 #include "kbit/kbit.h"
 #include "kbit/threads.h"
+#include "kernels.h"
 #include "layout.h"
 
 namespace kbit {
@@ -34,8 +35,12 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
 
 void dequantize_rows(const Matrix& m, const int64_t* ids, int64_t count, float* out, int threads) {
   if (count * m.inputs < 32768) threads = 1;
+  const VectorOps& vector = *active_kernels().vector;
   threads::parallel_for(count, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) dequantize_row(m, ids[i], out + i * m.inputs);
+    for (int64_t i = begin; i < end; ++i) {
+      dequantize_row(m, ids[i], out + i * m.inputs);
+      if (m.rotation != 0) vector.restore_inputs(out + i * m.inputs, m.inputs, m.rotation);
+    }
   });
 }
 

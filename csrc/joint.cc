@@ -61,6 +61,7 @@ void cut(const int8_t* inputs, int64_t blocks, int8_t* q) {
 
 Status build_joint(Matrix& m, const float* codebook, int n_entries) {
   if (m.rows < 1 || m.inputs < 1 || !permitted(m.bits, m.dims) || n_entries < 1 || n_entries > (1 << m.bits)) return Status::invalid_argument;
+  if (m.rotation != 0 && !rotation_possible(m.inputs, m.rotation)) return Status::invalid_argument;
   m.cols = ceil_div(m.inputs, m.dims);
   if (m.group_size == -1 || m.group_size == m.inputs) {
     m.group_size = m.cols;

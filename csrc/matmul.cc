@@ -32,6 +32,9 @@ class Scratch {
 
 thread_local Scratch tile_scratch;
 thread_local Scratch activation_scratch;
+thread_local Scratch rotation_scratch;
+
+float* rotated_floats(int64_t count) { return reinterpret_cast<float*>(rotation_scratch.get(count * static_cast<int64_t>(sizeof(float)))); }
 
 // Threads pay from about a quarter of a million multiply-adds on.
 int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.inputs * tokens < (1 << 18) ? 1 : threads; }
@@ -48,7 +51,15 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
   auto* scale = reinterpret_cast<float*>(memory + q_bytes);
   auto* sum = reinterpret_cast<int32_t*>(scale + tokens * groups);
   threads::parallel_for(tokens, tokens * m.inputs < (1 << 15) ? 1 : threads, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) quantize_input(kernels, m, x + t * m.inputs, q + t * stride, scale + t * groups, sum + t * groups);
+    float* rotated = m.rotation == 0 ? nullptr : rotated_floats(m.inputs);
+    for (int64_t t = begin; t < end; ++t) {
+      const float* row = x + t * m.inputs;
+      if (rotated != nullptr) {
+        kernels.vector->rotate_inputs(row, m.inputs, m.rotation, rotated);
+        row = rotated;
+      }
+      quantize_input(kernels, m, row, q + t * stride, scale + t * groups, sum + t * groups);
+    }
   });
   const Activations activations{q, scale, sum, stride, groups};
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
@@ -58,6 +69,11 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
 
 void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
+  if (m.rotation != 0) {
+    float* rotated = rotated_floats(tokens * m.inputs);
+    rotate_rows(x, tokens, m.inputs, m.rotation, rotated, threads);
+    x = rotated;
+  }
   threads::parallel_for(m.tiles, worth(m, tokens, threads), [&](int64_t begin, int64_t end) {
     kernels.exact(m, x, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });

@@ -108,6 +108,7 @@ Status build(Matrix& m, const float* levels, int n_levels) {
   if (m.group_size % 16 != 0 && m.group_size != m.cols) return Status::invalid_argument;
   m.dims = 1;
   m.inputs = m.cols;
+  if (m.rotation != 0 && !rotation_possible(m.inputs, m.rotation)) return Status::invalid_argument;
   m.tiles = ceil_div(m.rows, kTileRows);
   m.kblocks = ceil_div(m.cols, kBlockInputs);
   m.groups = ceil_div(m.cols, m.group_size);

@@ -18,13 +18,14 @@ struct PackedMatrix {
   Floats super_scale;
 
   PackedMatrix(int64_t rows, int64_t cols, int bits, int64_t group_size, int scale_kind, Bytes weight_, Bytes scale_, Floats super_scale_,
-               Bytes zero_point_, Floats levels, int dims)
+               Bytes zero_point_, Floats levels, int dims, int64_t rotation)
       : weight(weight_), scale(scale_), zero_point(zero_point_), super_scale(super_scale_) {
     matrix.rows = rows;
     matrix.cols = matrix.inputs = cols;
     matrix.dims = dims;
     matrix.bits = bits;
     matrix.group_size = group_size;
+    matrix.rotation = rotation;
     matrix.scale_kind = static_cast<ScaleKind>(scale_kind);
     if (dims < 1 || static_cast<int64_t>(levels.shape(0)) % dims != 0) throw std::invalid_argument("packed matrix: bad dims");
     const int n_levels = static_cast<int>(static_cast<int64_t>(levels.shape(0)) / dims);

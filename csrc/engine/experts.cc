@@ -7,7 +7,7 @@
 namespace kbit::engine {
 namespace {
 
-// Norm, router, softmax and the choice of experts, row by row.
+// Norm, router, softmax and the choice of experts, row by row; then the rotation that the experts want.
 void route(const Worker& worker, const Experts& op) {
   const Step& step = worker.step;
   const int64_t cols = op.router.cols(), experts = static_cast<int64_t>(op.gate_up.size());
@@ -30,6 +30,7 @@ void route(const Worker& worker, const Experts& op) {
       total += p[best];
     }
     for (int64_t k = 0; op.normalize && k < op.top_k; ++k) share[k] /= total;
+    if (const int64_t rotation = rotation_of(op.gate_up[0]); rotation != 0) step.vector.rotate_inputs(z, cols, rotation, z);
   }
 }
 
@@ -54,6 +55,15 @@ Inputs inputs_of(const Worker& worker, const Weight& weight, const float* rows, 
   Inputs inputs{rows + first * cols, cols, {}, count};
   if (weight.packed != nullptr) inputs.quantized = activations_of(*weight.packed, worker.step.shared.quantized[0], first);
   return inputs;
+}
+
+void rotate_hidden(const Worker& worker, const Experts& op, int64_t pairs) {
+  const int64_t rotation = rotation_of(op.down[0]), width = op.down[0].cols();
+  if (rotation == 0) return;
+  for (int64_t i = worker.begin(pairs); i < worker.end(pairs); ++i) {
+    float* row = worker.step.shared.hidden + i * width;
+    worker.step.vector.rotate_inputs(row, width, rotation, row);
+  }
 }
 
 void quantize_pairs(const Worker& worker, const Weight& weight, const float* rows, int64_t pairs) {
@@ -146,6 +156,7 @@ void run(Worker& worker, const Experts& op) {
   worker.wait();
   run_gate_up(worker, op);
   worker.wait();
+  rotate_hidden(worker, op, pairs);
   quantize_pairs(worker, op.down[0], worker.step.shared.hidden, pairs);
   worker.wait();
   run_down(worker, op);

@@ -1,4 +1,4 @@
-// Matrices that read one input: norm and quantization once, then strips of tiles, each with its epilogue while it is in the cache.
+// Matrices that read one input: norm, rotation and quantization once, then strips of tiles, each with its epilogue while it is in the cache.
 #include <algorithm>
 #include <cstring>
 
@@ -34,6 +34,14 @@ namespace {
 
 bool packed_fast(const Worker& worker, const Part& part) { return part.weight.packed != nullptr && !worker.step.input.exact; }
 
+// What a part wants of its input: int8 by groups of so many or fp32 (0), rotated by blocks of so many or not (0).
+struct Form {
+  int64_t group, rotation;
+  bool operator==(const Form&) const = default;
+};
+
+Form form_of(const Worker& worker, const Part& part) { return {packed_fast(worker, part) ? group_of(part.weight) : 0, rotation_of(part.weight)}; }
+
 // A run of consecutive parts that share one form of the input.
 struct Span {
   size_t begin, end;
@@ -41,30 +49,38 @@ struct Span {
 
 Span next_span(const Worker& worker, const Linear& op, size_t begin) {
   size_t end = begin + 1;
-  const int64_t group = packed_fast(worker, op.parts[begin]) ? form_of(op.parts[begin].weight) : 0;
-  while (end < op.parts.size() && group == (packed_fast(worker, op.parts[end]) ? form_of(op.parts[end].weight) : 0)) ++end;
+  const Form form = form_of(worker, op.parts[begin]);
+  while (end < op.parts.size() && form == form_of(worker, op.parts[end])) ++end;
   return {begin, end};
 }
 
-// One row is prepared by each worker for itself, which is cheaper than to wait for another; more rows are shared out. `form` tells two
-// quantized forms of one input apart.
-Inputs prepare(Worker& worker, const Linear& op, const Part& part, int form = 0) {
+// One row is prepared by each worker for itself, which is cheaper than to wait for another; more rows are shared out. Of what is quantized the
+// fp32 row is kept no longer than that takes. `second` is for another form of an input whose first form is still needed.
+Inputs prepare(Worker& worker, const Linear& op, const Part& part, bool second = false) {
   const Step& step = worker.step;
   const int64_t cols = part.weight.cols(), width = worker.width(op.source), rows = worker.rows;
   const bool alone = rows == 1, quantized = packed_fast(worker, part), normed = op.norm.kind != Norm::Kind::none;
-  float* out = alone ? worker.own.normed : step.shared.normed;
-  const QuantizedRows& bytes = alone ? worker.own.quantized[form] : step.shared.quantized[form];
+  const int64_t rotation = rotation_of(part.weight);
+  float* own = second ? worker.own.second : worker.own.normed;
+  float* out = alone ? own : (second ? step.shared.second : step.shared.normed);
+  const QuantizedRows& bytes = alone ? worker.own.quantized[second] : step.shared.quantized[second];
   const int64_t begin = alone ? 0 : worker.begin(rows), end = alone ? 1 : worker.end(rows);
   for (int64_t r = begin; r < end; ++r) {
     const float* x = worker.row(op.source, r);
+    float* place = quantized ? own : out + r * cols;
     if (normed) {
-      step.vector.norm(op.norm, x, cols, out + r * cols);
-      x = out + r * cols;
+      step.vector.norm(op.norm, x, cols, place);
+      x = place;
+    }
+    if (rotation != 0) {
+      step.vector.rotate_inputs(x, cols, rotation, place);
+      x = place;
     }
     if (quantized) quantize_rows(worker, *part.weight.packed, x, cols, r, r + 1, bytes);
   }
   if (!alone) worker.wait();
-  Inputs inputs{normed ? out : worker.row(op.source, 0), normed ? cols : width, {}, rows};
+  const bool moved = normed || rotation != 0;
+  Inputs inputs{moved ? out : worker.row(op.source, 0), moved ? cols : width, {}, rows};
   if (quantized) inputs.quantized = activations_of(*part.weight.packed, bytes, 0);
   return inputs;
 }
@@ -140,7 +156,7 @@ void run(Worker& worker, const Linear& op) {
   if (op.gated) {
     const Inputs gate = prepare(worker, op, op.parts[0]);
     const bool alike = next_span(worker, op, 0).end == 2;
-    run_gated(worker, op, gate, alike ? gate : prepare(worker, op, op.parts[1], 1));
+    run_gated(worker, op, gate, alike ? gate : prepare(worker, op, op.parts[1], true));
     worker.wait();
     return;
   }

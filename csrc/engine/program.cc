@@ -11,7 +11,7 @@ namespace {
 
 // What the operations need of the workspace, in numbers of each kind.
 struct Needs {
-  int64_t input_cols = 16, quantized_bytes = 0, quantized_groups = 0, angles = 0, experts = 0, pair_rows = 0, gathered = 0, hidden = 0, expert_out = 0;
+  int64_t input_cols = 16, second_cols = 0, quantized_bytes = 0, quantized_groups = 0, angles = 0, experts = 0, pair_rows = 0, gathered = 0, hidden = 0, expert_out = 0;
   int64_t top_k = 0, head_dim = 0, decoded = 0;
   bool remembers = false;
 
@@ -28,6 +28,9 @@ struct Needs {
   void operator()(const Select&) {}
   void operator()(const Linear& op) {
     for (const Part& part : op.parts) weight(part.weight);
+    if (!op.gated) return;
+    const Weight &gate = op.parts[0].weight, &up = op.parts[1].weight;
+    if (group_of(gate) != group_of(up) || rotation_of(gate) != rotation_of(up)) second_cols = std::max(second_cols, gate.cols());
   }
   void operator()(const Attention& op) {
     head_dim = std::max(head_dim, op.head_dim);
@@ -106,6 +109,7 @@ struct Program::State {
   void want_shared(const Needs& needs) {
     const int64_t pairs = std::max<int64_t>(needs.top_k, 1) * max_rows;
     arena.want(shared.normed, max_rows * needs.input_cols);
+    arena.want(shared.second, max_rows * needs.second_cols);
     want_quantized(shared.quantized[0], needs, pairs);
     want_quantized(shared.quantized[1], needs, max_rows);
     arena.want(shared.angles, max_rows * needs.angles);
@@ -123,6 +127,7 @@ struct Program::State {
 
   void want_own(Own& o, const Needs& needs) {
     arena.want(o.normed, std::max(needs.input_cols, *std::max_element(widths.begin(), widths.end())));
+    arena.want(o.second, needs.second_cols);
     want_quantized(o.quantized[0], needs, 1);
     want_quantized(o.quantized[1], needs, 1);
     arena.want(o.strip, kStripFloats);

@@ -8,7 +8,7 @@
 
 namespace kbit::engine {
 
-// Activations of some rows as the matrices want them: fp32, or int8 for one size of activation group.
+// Activations of some rows in int8, for one size of activation group.
 struct QuantizedRows {
   int8_t* q;
   float* scale;
@@ -18,6 +18,7 @@ struct QuantizedRows {
 // Memory that the program owns: shared between the workers, and each worker's own. Sizes are the largest that any operation needs.
 struct Workspace {
   float* normed;         // [max_rows, widest input]
+  float* second;         // the same, where one operation reads two forms of its input at once
   QuantizedRows quantized[2];  // of max_rows rows
   float* angles;         // [max_rows, 2 · most pairs]
   float* routing;        // [max_rows, experts]
@@ -33,6 +34,7 @@ struct Workspace {
 // A worker's own memory.
 struct Own {
   float* normed;
+  float* second;
   QuantizedRows quantized[2];
   float* strip;        // outputs of a strip of tiles before their epilogue
   uint8_t* decoded;    // the kernels' scratch
@@ -95,9 +97,12 @@ struct Inputs {
 };
 
 // Names the form of int8 activations that a packed matrix wants; 0 for a dense one.
-inline int64_t form_of(const Weight& weight) {
+inline int64_t group_of(const Weight& weight) {
   return weight.packed != nullptr ? weight.packed->activation_group * (kMostDims + 1) + weight.packed->dims : 0;
 }
+
+// Block of the rotation that its inputs go through; 0 for none.
+inline int64_t rotation_of(const Weight& weight) { return weight.packed != nullptr ? weight.packed->rotation : 0; }
 
 void quantize_rows(const Worker& worker, const Matrix& like, const float* x, int64_t stride, int64_t begin, int64_t end, const QuantizedRows& out);
 Activations activations_of(const Matrix& like, const QuantizedRows& rows, int64_t first);

@@ -176,6 +176,49 @@ void test_softmax_and_sums() {
   }
 }
 
+// Q in double precision: signs by MurmurHash3's finalizer, then entries of H by the parity of common bits.
+std::vector<double> rotated(const float* x, int64_t count, int64_t block) {
+  std::vector<double> signed_x(at(count)), out(at(count));
+  for (int64_t i = 0; i < count; ++i) {
+    auto h = static_cast<uint32_t>(i);
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    signed_x[at(i)] = (h >> 31 != 0 ? -1.0 : 1.0) * static_cast<double>(x[i]);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t begin = i / block * block;
+    for (int64_t j = 0; j < block; ++j) out[at(i)] += (__builtin_popcountll(static_cast<uint64_t>((i - begin) & j)) % 2 == 0 ? 1 : -1) * signed_x[at(begin + j)];
+    out[at(i)] /= std::sqrt(static_cast<double>(block));
+  }
+  return out;
+}
+
+void test_input_rotations() {
+  constexpr int64_t shapes[][2] = {{16, 16}, {48, 16}, {32, 32}, {64, 64}, {192, 64}, {128, 128}, {256, 256}, {768, 256}, {1024, 512}, {2048, 2048}};
+  for (const auto& [count, block] : shapes) {
+    Guarded<float> x;
+    normal(x, count);
+    const std::vector<double> want = rotated(x.begin(), count, block);
+    alike("rotate_inputs", [&, count = count, block = block](const VectorOps& ops) {
+      Guarded<float> out;
+      out.resize(count);
+      ops.rotate_inputs(x.begin(), count, block, out.begin());
+      for (int64_t i = 0; i < count; ++i) near("rotate_inputs", out.begin()[i], want[at(i)], 5e-6);
+      std::vector<uint8_t> bytes = bytes_of(out);
+      Guarded<float> place;
+      place.resize(count);
+      std::copy(x.begin(), x.end(), place.begin());
+      ops.rotate_inputs(place.begin(), count, block, place.begin());
+      expect(bytes_of(place) == bytes, "rotate_inputs in place");
+      ops.restore_inputs(place.begin(), count, block);
+      for (int64_t i = 0; i < count; ++i) near("restore_inputs", place.begin()[i], x.begin()[i], 5e-6);
+      const std::vector<uint8_t> back = bytes_of(place);
+      bytes.insert(bytes.end(), back.begin(), back.end());
+      return bytes;
+    });
+  }
+}
+
 uint16_t dense_bits(en::DenseType type, float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
@@ -305,6 +348,7 @@ int main() {
   test_epilogues();
   test_rotations();
   test_softmax_and_sums();
+  test_input_rotations();
   test_dense();
   test_attention();
   return kbit::test::close();

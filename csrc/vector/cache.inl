@@ -10,24 +10,6 @@
 
 constexpr int64_t kPositions = engine::kPagePositions;
 
-// In place and its own inverse: the Walsh–Hadamard transform over the largest power of two that divides the size, scaled to keep lengths.
-void hadamard(float* x, int64_t count) {
-  const int64_t size = count & -count;
-  for (int64_t begin = 0; begin < count; begin += size) {
-    float* p = x + begin;
-    for (int64_t half = 1; half < size; half *= 2) {
-      for (int64_t i = 0; i < size; i += 2 * half) {
-        for (int64_t j = i; j < i + half; ++j) {
-          const float a = p[j], b = p[j + half];
-          p[j] = a + b;
-          p[j + half] = a - b;
-        }
-      }
-    }
-  }
-  scale(1.0f / __builtin_sqrtf(static_cast<float>(size)), count, x);
-}
-
 KBIT_INLINE float* scales_of(uint8_t* block, int64_t code_bytes) { return reinterpret_cast<float*>(block + code_bytes); }
 
 // Scale that maps the largest magnitude to `top`; 0 for zeros, NaN where a number is not finite.

@@ -3,9 +3,10 @@
 namespace {
 #include "vector/lanes.h"
 #include "vector/rows.inl"
+#include "vector/rotation.inl"
 #include "vector/dense.inl"
 #include "vector/cache.inl"
 #include "vector/attend.inl"
 }  // namespace
 
-const VectorOps KBIT_VECTOR_OPS{norm, add, scale, epilogue, rotate, softmax, dense_row, dense, hadamard, store_position, expand, attend};
+const VectorOps KBIT_VECTOR_OPS{norm, add, scale, epilogue, rotate, softmax, dense_row, dense, hadamard, rotate_inputs, restore_inputs, store_position, expand, attend};

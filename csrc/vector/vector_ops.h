@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kbit/engine.h"
 
@@ -49,6 +50,9 @@ struct VectorOps {
   void (*dense)(const engine::Dense& m, const float* x, int64_t x_stride, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end);
   // In place: rotates a head before it is quantized; its own inverse.
   void (*hadamard)(float* x, int64_t count);
+  // The rotation of a matrix's inputs in blocks (csrc/rotation.cc); out may be x. And the way back, in place.
+  void (*rotate_inputs)(const float* x, int64_t count, int64_t block, float* out);
+  void (*restore_inputs)(float* x, int64_t count, int64_t block);
   // Writes the key and the value of one position (0…31) of a block.
   void (*store_position)(engine::CacheFormat format, uint8_t* block, int64_t head_dim, int64_t position, const float* key, const float* value);
   // A block in fp32: keys [head_dim, 32], values [32, head_dim], positions below `used`. fp32 blocks are used where they lie.

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from kbit.calibrate.moments import InputMoments
+from kbit.tensor.rotation import reference_rotate
 
 
 def test_moments_of_all_batches() -> None:
@@ -27,3 +28,15 @@ def test_nothing_seen_prefers_nothing() -> None:
         assert moments.is_zero
         assert moments.importance.tolist() == [1, 1, 1, 1]
     assert not full.hessian.any()
+
+
+def test_importance_of_rotated_inputs() -> None:
+    x = torch.randn(40, 48, generator=torch.Generator().manual_seed(0)) * torch.arange(48)
+    wanted = (reference_rotate(x.numpy()) ** 2).mean(0)
+    full, diagonal = InputMoments(48, full=True, rotated=True), InputMoments(48, full=False, rotated=True)
+    for batch in x.split(7):
+        full.add(batch)
+        diagonal.add(batch)
+    np.testing.assert_allclose(diagonal.importance, wanted, rtol=1e-5)
+    np.testing.assert_allclose(full.importance, wanted, rtol=1e-3)
+    np.testing.assert_allclose(full.hessian, (x.T @ x / 40).numpy(), rtol=1e-4, atol=1e-3)

@@ -7,6 +7,7 @@ from torch import nn
 from kbit.calibrate.observe import observed
 from kbit.core.scheme import Plan, Scheme
 from kbit.nn.targets import find_targets
+from kbit.tensor.rotation import reference_rotate
 
 
 class Block(nn.Module):
@@ -60,3 +61,25 @@ def test_layers_never_called_have_no_rows() -> None:
     with observed(block, targets) as found:
         pass
     assert [found.of(target)[0].rows for target in targets] == [0, 0, 0]
+
+
+def test_sums_of_rotated_and_straight_inputs_are_kept_apart() -> None:
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    for left, right, shared in (
+        ("+imp", "+rotate+imp", False),
+        ("+rotate+imp", "+rotate+imp", True),
+        ("+gptq", "+rotate+gptq", True),  # the whole is of inputs as they come, whoever rotates it
+        ("+gptq", "+rotate+imp", False),
+        ("+rotate+gptq", "+rotate+imp", True),
+    ):
+        block = Block()
+        plan = Plan(Scheme.parse(f"int4:g16{left}"), rules=(("right", Scheme.parse(f"int4:g16{right}")),))
+        targets, _ = find_targets(block, plan.scheme_for)
+        with torch.no_grad(), observed(block, targets) as found:
+            block(x)
+        by_name = {target.name: found.of(target)[0] for target in targets}
+        assert (by_name["left"] is by_name["right"]) == shared, (left, right)
+        for name, methods in (("left", left), ("right", right)):
+            values = reference_rotate(x.numpy()) if "rotate" in methods else x.numpy()
+            if "imp" in methods:
+                np.testing.assert_allclose(by_name[name].importance, (values**2).mean(0), rtol=1e-4)

@@ -10,7 +10,7 @@ from kbit.cli.reference import KEYS, markdown
 
 VERBS = {
     *("demo", "quantize", "eval", "bench", "run", "show", "decode", "verify", "doctor"),
-    *("train", "study", "fit", "advise", "report"),
+    *("calibrate", "train", "study", "fit", "advise", "report"),
 }
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 

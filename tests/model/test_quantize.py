@@ -108,6 +108,21 @@ def test_a_group_that_outreaches_the_row_is_stored_as_one_scale_a_row(source: Pa
     assert not any("shorter" in note for note in narrow.notes)
 
 
+def test_rows_that_cannot_be_rotated_are_stored_as_they_are(tmp_path: Path) -> None:
+    weights = {"model.layers.0.up_proj.weight": torch.randn(20, 40), "model.layers.0.down_proj.weight": torch.randn(20, 48)}
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text('{"model_type": "nobody\'s"}')
+    save_file(weights, tmp_path / "source" / "model.safetensors")
+    result = quantize_folder(tmp_path / "source", tmp_path / "out", "int8:g16+rotate", progress=False)
+    words = "1 weights have rows that are no multiple of 16 long and are encoded without rotate, first model.layers.0.up_proj"
+    assert words in result.notes
+    with open_model(tmp_path / "out") as stored:
+        schemes = {name: module.scheme.text for name, module in stored.manifest.modules.items()}
+        assert schemes == {"model.layers.0.up_proj": "int8:g16", "model.layers.0.down_proj": "int8:g16+rotate"}
+        for name in schemes:
+            np.testing.assert_allclose(stored.quantized(name).dequantize(), weights[f"{name}.weight"].numpy(), atol=0.03)
+
+
 def test_duplicate_of_a_tied_weight_is_stored_once(source: Path, tmp_path: Path) -> None:
     weights = load_file(source / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()

@@ -75,6 +75,8 @@ def edit_module(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (edit_module(scheme="nf4:g24"), "'modules': module 'model.layers.0.up_proj': field 'scheme': group_size must be"),
         (edit_module(scheme="nf4:g112"), "'scheme': expected a group size of at most the 96 columns"),
         (edit_module(scheme="nf4:g64", shape=[20, 48]), "at most the 48 columns of a row, got 64 in 'nf4:g64'"),
+        (edit_module(scheme="nf4:g16+rotate", shape=[20, 40]), "rows of a multiple of 16 columns to rotate, got 40 in 'nf4:g16+rotate'"),
+        (edit_module(scheme="nf4:g64+gptq+rotate"), "'scheme': expected the methods in the order '+rotate+gptq'"),
         (edit_module(scheme="int9"), "'scheme': grid 'int' is defined for 1…8 bits"),
         (edit_module(scheme="16"), "left in 16 bits"),
         (edit_module(scheme=4), "'scheme': "),

@@ -56,6 +56,7 @@ struct Matrix {
   const uint8_t* zero_point;    // [tiles, groups, 16] or null
   float levels[256];            // ascending, entries past n_levels repeat the last; joint: component c of an entry at 64·c + entry
   IntCodebook integer;
+  int64_t rotation = 0;  // block of the rotation that the inputs go through first (csrc/rotation.cc); 0: none
   Variant variant[kTokenClasses];  // automatic until `select_variant`
 };
 
@@ -71,7 +72,7 @@ static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
 }
 
 // csrc/matrix.cc: fills tiles, kblocks, groups, activation_group, levels' padding and the integer codebook. group_size is -1 (one scale a
-// row), a multiple of 16 up to cols, or cols; another one, like any size or number of levels out of range, is an invalid_argument.
+// row), a multiple of 16 up to cols, or cols; another one, like any size, rotation or number of levels out of range, is an invalid_argument.
 Status build(Matrix& matrix, const float* levels, int n_levels);
 
 // csrc/joint.cc: the same for a matrix of `inputs`, `dims` and a group_size that count inputs: -1, or a multiple of 32 · dims up to inputs.
@@ -89,8 +90,13 @@ void unpack(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int64_t
 // code_out_of_range if any code is ≥ n_levels.
 Status check_codes(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int n_levels, int threads);
 
-// csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, inputs].
+// csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix, of inputs as they are before any rotation, into out [count, inputs].
 void dequantize_rows(const Matrix& matrix, const int64_t* ids, int64_t count, float* out, int threads);
+
+// csrc/rotation.cc: rows x [rows, cols] times Qᵀ, or times Q on the way back; out may be x. block as in `rotation_possible`.
+bool rotation_possible(int64_t cols, int64_t block);
+void rotate_rows(const float* x, int64_t rows, int64_t cols, int64_t block, float* out, int threads);
+void restore_rows(const float* x, int64_t rows, int64_t cols, int64_t block, float* out, int threads);
 
 // csrc/matmul.cc: y [m, rows] = x [m, inputs] · Wᵀ, row-major; x is contiguous, a row of y begins every `y_stride` ≥ rows floats.
 void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kbit.tensor.rotation import rotate_moments, rotate_rows
+
 __all__ = ["InputMoments"]
 
 
@@ -14,13 +16,14 @@ class InputMoments:
         cols: width of the inputs.
         full: gather the whole matrix; False gathers the diagonal.
         storage: zeros of float32 to gather in, [cols, cols] or [cols]; None makes them.
+        rotated: the diagonal is that of rotated inputs (`kbit.tensor.rotation`). The whole matrix is of inputs as they come.
 
     Attributes:
         rows: input rows seen.
     """
 
-    def __init__(self, cols: int, *, full: bool, storage: torch.Tensor | None = None) -> None:
-        self.rows = 0
+    def __init__(self, cols: int, *, full: bool, rotated: bool = False, storage: torch.Tensor | None = None) -> None:
+        self.rows, self._rotated = 0, rotated
         self._total = torch.zeros(cols, dtype=torch.float32)
         self._sum = torch.zeros((cols, cols) if full else cols, dtype=torch.float32) if storage is None else storage
         self._averaged = False
@@ -34,7 +37,7 @@ class InputMoments:
         if self._sum.ndim == 2:
             self._sum.addmm_(x.T, x)
         else:
-            self._sum += x.square().sum(0)
+            self._sum += (torch.from_numpy(rotate_rows(x.numpy())) if self._rotated else x).square().sum(0)
 
     @property
     def is_zero(self) -> bool:
@@ -50,7 +53,8 @@ class InputMoments:
     @property
     def importance(self) -> NDArray[np.float32]:
         """Mean of x², float32 [cols]; ones where no input was seen or all were 0, so that nothing is preferred."""
-        mean = self.mean_square
+        whole = self._sum.ndim == 2
+        mean = np.diagonal(rotate_moments(self._mean()) if self._rotated else self._mean()).copy() if whole else self._mean()
         return mean if mean.any() else np.ones_like(mean)
 
     @property

@@ -34,6 +34,7 @@ class _Leader:
     inputs: torch.Tensor | None
     moments: InputMoments
     full: bool
+    rotated: bool
 
 
 class Observation:
@@ -57,10 +58,11 @@ class Observation:
             return
         if target.name in self.moments:
             return  # it follows another
-        full = needs_hessian(target)
-        found = next((other for other in self._leaders.values() if _same(other.inputs, inputs) and other.full >= full), None)
+        full, rotated = needs_hessian(target), "rotate" in target.scheme.methods
+        alike = (other for other in self._leaders.values() if other.full >= full and other.rotated == rotated)
+        found = next((other for other in alike if _same(other.inputs, inputs)), None)
         if found is None:
-            found = self._leaders[target.name] = _Leader(inputs, self._made(target.shape[-1], full), full)
+            found = self._leaders[target.name] = _Leader(inputs, self._made(target), full, rotated)
             found.moments.add(inputs)
         self.moments[target.name] = [found.moments]
 
@@ -70,11 +72,11 @@ class Observation:
 
     def stack(self, target: Target) -> list[InputMoments]:
         """Moments of the matrices of a stack; of those never reached too."""
-        full = needs_hessian(target)
+        full, rotated = needs_hessian(target), "rotate" in target.scheme.methods
         if target.name not in self.moments:
             count, _, cols = target.shape
             sums = self._stacks[target.name] = self._room.zeros(*((count, cols, cols) if full else (count, cols)))
-            self.moments[target.name] = [InputMoments(cols, full=full, storage=one) for one in sums]
+            self.moments[target.name] = [InputMoments(cols, full=full, rotated=rotated, storage=one) for one in sums]
         return self.moments[target.name]
 
     def hessian(self, target: Target) -> NDArray[np.float32]:
@@ -82,14 +84,17 @@ class Observation:
         means = [one.hessian for one in self.of(target)]
         return self._stacks[target.name].numpy() if target.kind == "experts" else means[0]
 
-    def _made(self, cols: int, full: bool) -> InputMoments:
-        return InputMoments(cols, full=full, storage=self._room.zeros(*((cols, cols) if full else (cols,))))
+    def _made(self, target: Target) -> InputMoments:
+        cols, full = target.shape[-1], needs_hessian(target)
+        storage = self._room.zeros(*((cols, cols) if full else (cols,)))
+        return InputMoments(cols, full=full, rotated="rotate" in target.scheme.methods, storage=storage)
 
     def of(self, target: Target) -> list[InputMoments]:
         """Moments for `target`, without any rows where it was never called."""
         if target.kind == "experts":
             return self.stack(target)
-        return self.moments.get(target.name) or [InputMoments(target.shape[-1], full=needs_hessian(target))]
+        empty = InputMoments(target.shape[-1], full=needs_hessian(target), rotated="rotate" in target.scheme.methods)
+        return self.moments.get(target.name) or [empty]
 
 
 def _same(held: torch.Tensor | None, inputs: torch.Tensor) -> bool:

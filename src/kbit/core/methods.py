@@ -1,5 +1,6 @@
 """Methods by which an encoder chooses codes beyond the nearest level; a scheme's text ends with them: ``int3:g64+imp+gptq``.
 
+    rotate     inputs are rotated first (`kbit.tensor.rotation`), so that no weight stands out of its group
     awq        inputs that matter are scaled up in the weights, the inverse goes into what makes them; the model computes what it did
     hqq        scales (and zero points) are optimised for a norm of the error that forgives outliers; looks at the weights alone
     imp        errors weigh by the importance of their input (mean square over a calibration text); implies the search of `mse`
@@ -19,7 +20,7 @@ from kbit.core.shown import shown
 __all__ = ["METHODS", "NEEDS_INPUTS", "checked_methods", "needs_inputs", "refuse_uncalibrated"]
 
 #: in the order in which a text gives them
-METHODS = ("awq", "hqq", "imp", "actorder", "gptq", "bias")
+METHODS = ("rotate", "awq", "hqq", "imp", "actorder", "gptq", "bias")
 #: those that look at what a layer gets to see
 NEEDS_INPUTS = frozenset({"awq", "imp", "actorder", "gptq", "bias"})
 
@@ -40,6 +41,8 @@ def checked_methods(methods: object) -> tuple[str, ...]:
     ordered = tuple(method for method in METHODS if method in methods)
     if tuple(methods) != ordered:
         raise SchemeError(f"expected the methods in the order {_text(ordered)!r}, got {_text(methods)!r}")
+    if {"rotate", "awq"} <= set(ordered):
+        raise SchemeError("'rotate' spreads inputs that stand out over all others, so that 'awq' has none to scale: expected one of them")
     if "actorder" in ordered and "gptq" not in ordered:
         raise SchemeError("'actorder' is the order in which gptq goes through the columns: expected '+actorder+gptq'")
     return ordered

@@ -7,7 +7,7 @@ A scheme has a short text form, used everywhere (command line, file, report):
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
-    method   = "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
+    method   = "rotate" | "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
 
 Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,
 ``vq2d3:g96``, ``vq2.5d2:g128``.
@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from kbit.core.errors import SchemeError
 from kbit.core.methods import METHODS, checked_methods
 from kbit.core.registry import suggest
+from kbit.core.rotation import rotation_block
 from kbit.core.shown import shown
 
 __all__ = ["GRIDS", "KEEP", "VECTOR_BITS", "VECTOR_GRIDS", "Plan", "Scheme", "TensorKind"]
@@ -200,8 +201,14 @@ class Scheme:
         return "+".join([":".join(parts), *self.methods])
 
     def for_row(self, cols: int) -> Self:
-        """What a weight with rows of `cols` elements is recorded as: one scale a row (``g-1``) where a group would outreach the row."""
-        return self if self.is_none or self.group_size <= cols else replace(self, group_size=-1)
+        """What a weight with rows of `cols` elements is recorded as.
+
+        One scale a row (``g-1``) where a group would outreach the row; without ``rotate`` where rows of that length cannot be rotated.
+        """
+        scheme = self if self.is_none or self.group_size <= cols else replace(self, group_size=-1)
+        if "rotate" in scheme.methods and not rotation_block(cols):
+            return replace(scheme, methods=tuple(method for method in scheme.methods if method != "rotate"))
+        return scheme
 
     @property
     def weight_bits(self) -> float:

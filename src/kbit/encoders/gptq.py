@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kbit.core.errors import SchemeError, ShapeError
+from kbit.core.errors import NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encoders.compensate import BLOCK, Columns, column_order, compensate
 from kbit.encoders.group_scales import GroupScales
@@ -36,6 +36,7 @@ from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
+from kbit.tensor.rotation import rotate_moments, rotate_rows
 
 __all__ = ["MULTIPLIERS", "ROUNDS", "encode_gptq"]
 
@@ -68,7 +69,7 @@ def encode_gptq(
     Args:
         weights: [rows, cols] or [matrices, rows, cols] of float32, float16 or `BFloat16`.
         scheme: the recipe, ``+gptq`` among its methods. With ``imp`` scales are searched under the weights of the Hessian's diagonal.
-        hessian: XᵀX of the inputs, up to a factor, [cols, cols]; for a stack [matrices, cols, cols].
+        hessian: XᵀX of the inputs as they come, before any rotation, up to a factor: [cols, cols]; for a stack [matrices, cols, cols].
         name: what errors call the tensor.
         damping: added to the Hessian's diagonal, in parts of its mean.
         block: columns between two matrix products; the result depends on it by rounding only.
@@ -90,6 +91,10 @@ def encode_gptq(
     if hessian.shape[:-2] not in ((), (matrices,)) or (hessian.ndim == 2 and array.ndim == 3):
         raise ShapeError(f"{name}: expected a Hessian for each of {matrices} matrices, got shape {list(hessian.shape)}")
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
+    scheme = scheme.for_row(cols)
+    if "rotate" in scheme.methods:
+        weights = array = _rotated(array, name, threads)
+        hessians = [rotate_moments(one, threads=threads) for one in hessians]
     diagonals = np.stack([_importance(one) for one in hessians])
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
     first = encode(
@@ -99,7 +104,6 @@ def encode_gptq(
         importance=importance,
         threads=threads,
     )
-    scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
     pairs = list(zip(first.matrices(), hessians, strict=True))
     if scheme.dims > 1:
@@ -137,6 +141,14 @@ def encode_gptq(
     fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
     done = _refined(work, fitted, rounds) if fitted else [one for call in work for one in _refined([call], fitted, rounds)]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+
+
+def _rotated(array: Array, name: str, threads: int) -> Float32:
+    values = as_float32(array)
+    if not np.isfinite(values).all():  # a rotation would spread it over its block
+        place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+        raise NumericsError(f"{name}: expected finite weights, got {values[tuple(place)]} at {place}")
+    return rotate_rows(values, threads=threads)
 
 
 def _importance(hessian: Array) -> Float32:

@@ -33,6 +33,7 @@ from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, logical_shape
 from kbit.tensor.packing import plane_bytes
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes, stored_vectors
+from kbit.tensor.rotation import rotate_rows
 from kbit.tensor.scales import scale_anchor, super_scale_for
 
 __all__ = ["NearestEncoder", "Piece", "Segment", "encode", "encode_pieces", "encoder_for"]
@@ -165,7 +166,7 @@ class NearestEncoder:
             row_begin: first row, a multiple of 16.
             weights: [n, cols]; n is a multiple of 16 unless the last row is among them.
             matrix: which of a stack.
-            importance: weights of the squared error, [cols] or [n, cols], used by the mse search.
+            importance: weights of the squared error, [cols] or [n, cols], used by the mse search; of rotated inputs under ``rotate``.
 
         Raises:
             DTypeError, ShapeError: pieces that do not fit.
@@ -227,7 +228,15 @@ class NearestEncoder:
         end = row_begin + len(array)
         if row_begin < 0 or row_begin % TILE_ROWS or end > layout.rows or (end % TILE_ROWS and end != layout.rows):
             raise ShapeError(f"{self.name}: expected rows from a multiple of {TILE_ROWS} to one or to {layout.rows}, got {row_begin}…{end}")
-        return native_rows(array)
+        rows = native_rows(array)
+        return self._rotated(rows, row_begin, matrix) if "rotate" in self.scheme.methods else rows
+
+    def _rotated(self, rows: Array, row_begin: int, matrix: int) -> Float32:
+        values = as_float32(rows)
+        finite = np.isfinite(values)
+        if not finite.all():  # a rotation would spread it over its block
+            self._refuse_non_finite(int(np.argmin(finite)), rows, row_begin, matrix)
+        return rotate_rows(values, threads=self.threads)
 
     def _checked_importance(self, importance: Array | None, shape: tuple[int, ...]) -> Importance | None:
         if importance is None:
@@ -288,7 +297,8 @@ def encode(
         scheme: the recipe, not "16"; the result's own says one scale a row (``g-1``) where a group would outreach the row.
         name: what errors call the tensor.
         importance: weights of the squared error, finite and not negative: [cols], or what broadcasts to the shape of `weights`. The
-            mse search and fitted grids minimise the error so weighted; absmax scales on fixed grids do not depend on it.
+            mse search and fitted grids minimise the error so weighted; absmax scales on fixed grids do not depend on it. Where the
+            scheme rotates, it is that of the rotated inputs.
         levels: levels of a fitted grid that are known already.
         threads: threads to use, 0 for the default; the result does not depend on it.
 

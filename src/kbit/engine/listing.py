@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from kbit.core.rotation import rotation_block
 from kbit.engine.ops import (
     Attention,
     Begin,
@@ -90,6 +91,7 @@ class _Listing:
         return _joined(
             [
                 self._norm(op.norm),
+                self._rotation(op.parts),
                 *self._parts(op.parts),
                 op.activation != "none" and op.activation,
                 op.gated and "gated",
@@ -97,6 +99,15 @@ class _Listing:
                 op.softcap is not None and f"capped at {op.softcap:g}",
             ]
         )
+
+    def _rotation(self, parts: tuple[Part, ...]) -> str:
+        """Whether the input is rotated first, for all matrices or for some."""
+        infos = [self.weights.find(part.weight.name) for part in parts]
+        rotated = [info for info in infos if info is not None and info.scheme is not None and "rotate" in info.scheme.methods]
+        if not rotated:
+            return ""
+        some = "" if len(rotated) == len(parts) else f" for {len(rotated)} of {len(parts)}"
+        return f"rotated in blocks of {rotation_block(rotated[0].shape[-1])}{some}"
 
     def _attention(self, op: Attention) -> str:
         return _joined(

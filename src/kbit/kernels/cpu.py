@@ -62,6 +62,7 @@ class PreparedMatrix:
                 _bytes(zero_point),
                 np.ascontiguousarray(quantized.levels, np.float32).reshape(-1),
                 scheme.dims,
+                quantized.rotation,
             )
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None

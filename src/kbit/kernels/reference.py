@@ -13,6 +13,7 @@ computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − ze
 with the product before it, every other product for itself.
 
 With a vector grid the code of row r and input j is that of the vector that j lies in, and its level and q those of j's component in it.
+Where the scheme rotates, x is Q x in both (`kbit.tensor.rotation`).
 
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from kbit.tensor.blocks import BlockLayout, expand_groups, rows_of_tiles
 from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.rotation import reference_rotate
 from kbit.tensor.scales import scale_values
 
 __all__ = ["fused_multiply_add", "matmul_exact", "matmul_fast", "quantize_activations"]
@@ -35,6 +37,7 @@ FloatMatrix = NDArray[np.float32]
 def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
     """Y = x · Wᵀ in exact mode; x [tokens, cols] → [tokens, rows]."""
     rows, cols = quantized.shape
+    x = reference_rotate(x) if quantized.rotation else x
     levels = quantized.levels[quantized.codes()].reshape(rows, -1)[:, :cols]
     if quantized.zero_point is not None:
         levels = levels - expand_groups(quantized.zero_point, quantized.scheme, (rows, cols)).astype(np.float32)
@@ -85,6 +88,7 @@ def fused_multiply_add(a: FloatMatrix, b: FloatMatrix, c: FloatMatrix) -> FloatM
 def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, Any]) -> FloatMatrix:
     """Y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
     rows, cols = quantized.shape
+    x = reference_rotate(x) if quantized.rotation else x
     entries = np.array(codebook["q"], np.int32).reshape(quantized.scheme.dims, -1).T
     weights = entries[quantized.codes()].reshape(rows, -1)[:, :cols]
     centre, group = int(codebook["centre"]), int(codebook["activation_group"]) * quantized.scheme.dims

@@ -32,6 +32,7 @@ from kbit.store.folder import StoredModel, open_model
 from kbit.store.header import TensorSpec
 from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import DEFAULT_SHARD_BYTES, ModelWriter
+from kbit.tensor.rotation import rotate_diagonal
 
 __all__ = ["QuantizeResult", "make_manifest", "quantization_config", "quantize_folder", "source_digest"]
 
@@ -199,6 +200,8 @@ def _encode_all(
             if name in recipe.packed:
                 unit = recipe.packed[name]
                 weighed = importance.of(name, unit.shape) if importance is not None and "imp" in unit.scheme.methods else None
+                if weighed is not None and "rotate" in unit.scheme.methods:
+                    weighed = rotate_diagonal(weighed)
                 writer.put_quantized(name, encode_unit(stored, unit, importance=weighed, threads=threads))
             elif calibrated is not None and (values := calibrated.changed(recipe.plain[name])) is not None:
                 writer.put_rows(name, 0, values)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from kbit.core.errors import DTypeError, ModelError
+from kbit.core.rotation import MIN_BLOCK
 from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.model.architecture import Origin, build_skeleton, find_origins
 from kbit.nn.targets import HEAD_NAMES, Kept, find_targets
@@ -77,13 +78,18 @@ def make_recipe(stored: StoredModel, plan: Plan) -> Recipe:
             raise DTypeError(f"{name}: expected a weight of {', '.join(FLOAT_TAGS)}, got {unit.origin.dtype}")
     if not recipe.packed:
         raise ModelError(f"{stored.path}: the plan encodes none of its {len(origins)} tensors: check the schemes and the skip patterns")
-    return replace(recipe, notes=(*recipe.notes, *_short_rows(recipe, plan)))
+    return replace(recipe, notes=(*recipe.notes, *_row_notes(recipe, plan)))
 
 
-def _short_rows(recipe: Recipe, plan: Plan) -> Iterator[str]:
-    short = [name for name, unit in recipe.packed.items() if unit.scheme != plan.scheme_for(name, unit.kind)]
+def _row_notes(recipe: Recipe, plan: Plan) -> Iterator[str]:
+    asked = {name: plan.scheme_for(name, unit.kind) for name, unit in recipe.packed.items()}
+    short = [name for name, unit in recipe.packed.items() if unit.scheme.group_size != asked[name].group_size]
     if short:
         yield f"{len(short)} weights have rows shorter than their scheme's group and get one scale a row (g-1), first {short[0]}"
+    straight = [name for name, unit in recipe.packed.items() if "rotate" in asked[name].methods and "rotate" not in unit.scheme.methods]
+    if straight:
+        count = f"{len(straight)} weights"
+        yield f"{count} have rows that are no multiple of {MIN_BLOCK} long and are encoded without rotate, first {straight[0]}"
 
 
 def _by_skeleton(stored: StoredModel, skeleton: nn.Module, origins: dict[str, Origin], plan: Plan) -> Recipe:

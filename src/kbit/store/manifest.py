@@ -16,6 +16,7 @@ from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, IntegrityError, LimitError, SchemeError
 from kbit.core.installation import package_version
 from kbit.core.registry import suggest
+from kbit.core.rotation import MIN_BLOCK, rotation_block
 from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.core.shown import shown
 from kbit.core.strict_json import dump_json, held_bytes, parse_json
@@ -216,6 +217,11 @@ def _module(value: Any, source: str) -> Module:
         raise FormatError(
             f"{source}: field 'scheme': expected a group size of at most the {module.shape[-1]} columns of a row, "
             f"got {module.scheme.group_size} in {module.scheme.text!r}"
+        )
+    if "rotate" in module.scheme.methods and not rotation_block(module.shape[-1]):
+        raise FormatError(
+            f"{source}: field 'scheme': expected rows of a multiple of {MIN_BLOCK} columns to rotate, "
+            f"got {module.shape[-1]} in {module.scheme.text!r}"
         )
     return module
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.errors import ShapeError
+from kbit.core.rotation import MIN_BLOCK, rotation_block
 from kbit.core.scheme import Scheme
 from kbit.native.encoding import BLOCK_INPUTS, TILE_ROWS
 
@@ -44,11 +45,14 @@ class BlockLayout:
         """Layout of a matrix under a scheme.
 
         Raises:
-            ShapeError: a size below 1, or a group longer than the row (`Scheme.for_row` says what it is recorded as).
+            ShapeError: a size below 1, a group longer than the row, or a rotation of rows that cannot be rotated (`Scheme.for_row` says
+                what either is recorded as).
         """
         logical_shape((rows, cols))
         if scheme.group_size > cols:
             raise ShapeError(f"{scheme.text}: expected a group size of at most the {cols} columns of a row, or -1, got {scheme.group_size}")
+        if "rotate" in scheme.methods and not rotation_block(cols):
+            raise ShapeError(f"{scheme.text}: expected rows of a multiple of {MIN_BLOCK} columns to rotate, got {cols}")
         return cls(rows, cols, cols if scheme.group_size == -1 else scheme.group_size)
 
     @property

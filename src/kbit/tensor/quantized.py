@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.errors import DTypeError, FormatError, NumericsError, SchemeError, ShapeError
+from kbit.core.rotation import rotation_block
 from kbit.core.scheme import Scheme
 from kbit.grids import is_data_dependent, levels_for
 from kbit.tensor.blocks import BlockLayout, code_cols, expand_groups, logical_shape
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
+from kbit.tensor.rotation import restore_rows
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
 
 __all__ = ["QuantizedTensor", "pad_codebook", "part_shapes", "stored_vectors"]
@@ -81,7 +83,7 @@ def stored_vectors(codebook: Float32) -> npt.NDArray[np.uint16]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedTensor:
-    """One tensor in k bits: w ≈ scale · (levels[code] − zero_point).
+    """One tensor in k bits: w ≈ scale · (levels[code] − zero_point), of rotated inputs where the scheme says ``rotate``.
 
     Shapes and dtypes of the parts are checked here; their contents, which may come from anywhere, by `validate`.
 
@@ -147,6 +149,11 @@ class QuantizedTensor:
         distinct.flags.writeable = False
         return distinct
 
+    @property
+    def rotation(self) -> int:
+        """Block of the rotation that inputs go through before they meet the codes (`kbit.tensor.rotation`); 0 for none."""
+        return rotation_block(self.shape[-1]) if "rotate" in self.scheme.methods else 0
+
     def matrices(self) -> "list[QuantizedTensor]":
         """The tensor itself, or each matrix of a stack, in shared memory."""
         if len(self.shape) == 2:
@@ -172,7 +179,7 @@ class QuantizedTensor:
         return unpacked[0] if len(self.shape) == 2 else np.stack(unpacked)
 
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> Array:
-        """The tensor as numbers of `dtype`: scale · (level − zero_point) in float32, then rounded to `dtype`."""
+        """The tensor as numbers of `dtype`: scale · (level − zero_point) in float32, rotated back, then rounded to `dtype`."""
         if np.dtype(dtype).kind != "f":
             raise DTypeError(f"expected a floating-point dtype, got {np.dtype(dtype)}")
         out = np.empty(self.shape, dtype)
@@ -264,7 +271,7 @@ def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
         if matrix.zero_point is not None:
             values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
         values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))
-        out[begin:end] = values
+        out[begin:end] = restore_rows(values) if matrix.rotation else values
 
 
 def _check_parts(scheme: Scheme, shape: tuple[int, ...], parts: Mapping[str, Array]) -> None:
