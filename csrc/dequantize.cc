@@ -12,15 +12,13 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
   const int row = static_cast<int>(index % kTileRows);
   int64_t group = -1;
   float scale = 0.0f, zero = 0.0f;
-  const uint8_t* blocks[3];
   for (int64_t i = 0; i < m.cols; ++i) {
-    if (i % kBlockInputs == 0) block_pointers(m, tile, i / kBlockInputs, blocks);
     if (i / m.group_size != group) {
       group = i / m.group_size;
       scale = scale_at(m, tile, group, row);
       zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
     }
-    out[i] = scale * (m.levels[code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs))] - zero);
+    out[i] = scale * (m.levels[level_index(m, tile, row, i)] - zero);
   }
 }
 

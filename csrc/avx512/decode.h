@@ -10,10 +10,14 @@
 //   k = 4   one table; a shift for the upper nibble
 //   k = 5   the nibble in bits 0–3, the single bits of two neighbouring steps in bits 4 and 5: each step looks at its own
 //   k = 6   nibble and pair;  k = 7: nibble, pair and bit 6 by vpermi2b;  k = 8: vpermi2b twice, bit 7 chooses
+//
+// A trellis (csrc/trellis.h; kinds 8 + bits) looks up six bits as well: windows of 16 bits, four in each quadword by vpmultishiftqb, times the
+// multiplier by vpmullw, which leaves the index in the high byte.
 #pragma once
 
 #include <cstdint>
 
+#include "for_bits.h"
 #include "intrinsics.h"
 #include "kbit/kbit.h"
 #include "layout.h"
@@ -119,14 +123,71 @@ struct Tables {
   }
 };
 
+template <int K>
+using TablesOf = Tables<is_trellis(K) ? 6 : K>;
+
 // ---------------------------------------------------------------- decoding
+
+// Places of two windows in each 32-bit word, for vpmultishiftqb: their bits begin at bit Low and bit High of the word.
+struct Places {
+  alignas(64) uint8_t shift[64];
+};
+
+constexpr Places places_of(int low, int high) {
+  Places places{};
+  for (int i = 0; i < 64; ++i) places.shift[i] = static_cast<uint8_t>((i & 4) * 8 + (i & 2 ? high : low) + (i & 1) * 8);
+  return places;
+}
+
+template <int Low, int High>
+inline constexpr Places kPlaces = places_of(Low, High);
+
+// The 32 bits of each row's stream that end with bit End of the k-block.
+template <int Bits, int End>
+inline __attribute__((always_inline)) __m512i source(const uint8_t* const* blocks) {
+  constexpr int line = (End - 1) / 32, used = End - 32 * line;
+  const __m512i present = load(blocks[0] + 64 * line);
+  if constexpr (used == 32) return present;
+  const __m512i previous = load(line > 0 ? blocks[0] + 64 * (line - 1) : blocks[1]);
+  return _mm512_or_si512(_mm512_slli_epi32(previous, used), _mm512_srli_epi32(present, 32 - used));
+}
+
+// As decode, of a trellis: blocks[0] points at the lines of the k-block, blocks[1] at the line before them.
+template <int Bits, Output Out, class Emit>
+inline __attribute__((always_inline)) void decode_trellis(const uint8_t* const* blocks, const Tables<6>& t, Emit& emit) {
+  constexpr int each = trellis_steps_of_word(Bits);
+  const __m512i multiplier = _mm512_set1_epi16(static_cast<int16_t>(trellis_multiplier(Bits)));
+  const __m512i low_bytes = _mm512_set1_epi16(0x00ff);
+  const auto group = [&]<int G>() __attribute__((always_inline)) {
+    const __m512i word = source<Bits, 4 * Bits * each * (G + 1)>(blocks);
+    const auto step = [&]<int I>() __attribute__((always_inline)) {
+      // Bits after the window of the step's first input.
+      constexpr int after = Bits * (4 * (each - I) - 1);
+      const __m512i even = _mm512_multishift_epi64_epi8(load(kPlaces<after, after - 2 * Bits>.shift), word);
+      const __m512i odd = _mm512_multishift_epi64_epi8(load(kPlaces<after - Bits, after - 3 * Bits>.shift), word);
+      const __m512i first = _mm512_srli_epi16(_mm512_mullo_epi16(even, multiplier), 8);
+      emit.template at<each * G + I>(t.template look_up<0>(join(first, low_bytes, _mm512_mullo_epi16(odd, multiplier))));
+    };
+    step.template operator()<0>();
+    if constexpr (each > 1) step.template operator()<1>();
+    if constexpr (each > 2) step.template operator()<2>(), step.template operator()<3>();
+  };
+  group.template operator()<0>(), group.template operator()<1>();
+  if constexpr (each < 4) group.template operator()<2>(), group.template operator()<3>();
+  if constexpr (each < 2) {
+    group.template operator()<4>(), group.template operator()<5>();
+    group.template operator()<6>(), group.template operator()<7>();
+  }
+}
 
 // Emits the eight registers of a k-block: emit.template at<S>(register) for step S, inputs 4S … 4S + 3, steps in ascending order
 // within each half of four. `blocks[p]` points at the k-block in plane p.
 template <int K, Output Out, class Emit>
-inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const Tables<K>& t, Emit& emit) {
+inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const TablesOf<K>& t, Emit& emit) {
   [[maybe_unused]] const __m512i nibbles = _mm512_set1_epi8(0x0f);
-  if constexpr (K == 1) {
+  if constexpr (is_trellis(K)) {
+    decode_trellis<bits_of(K), Out>(blocks, t, emit);
+  } else if constexpr (K == 1) {
     const __m512i v = load(blocks[0]);  // bits 0…7 hold steps 0 1 4 5 2 3 6 7
     const __m512i top = move<6, 0>(v);
     emit.template at<0>(t.template look_up<0>(v)), emit.template at<1>(t.template look_up<1>(v));
@@ -215,6 +276,21 @@ struct Cursor {
   }
 };
 
+// Of a trellis: its lines, and the line before them.
+template <int K>
+  requires(is_trellis(K))
+struct Cursor<K> {
+  static constexpr int kBits = bits_of(K);
+  const uint8_t* blocks[3];
+  inline __attribute__((always_inline)) Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  explicit inline __attribute__((always_inline)) Cursor(const uint8_t* const* first) : blocks{first[0], first[1], nullptr} {}
+  inline __attribute__((always_inline)) void prefetch() const { ask_ahead<kBits>(blocks[0]); }
+  inline __attribute__((always_inline)) void next() {
+    blocks[1] = blocks[0] + 64 * (kBits - 1);
+    blocks[0] += 64 * kBits;
+  }
+};
+
 // Writes the bytes of a k-block in the order that they are read again: 64 for each four inputs.
 struct Store {
   uint8_t* out;
@@ -226,19 +302,19 @@ struct Store {
 
 // The bytes of `count` k-blocks, 32 · 16 each. `blocks` is moved on.
 template <int K, Output Out>
-void decode_blocks(const Tables<K>& shared, const uint8_t** blocks, int64_t count, uint8_t* out) {
-  const Tables<K> tables = shared;  // in registers: a copy that no store can change
+void decode_blocks(const TablesOf<K>& shared, const uint8_t** blocks, int64_t count, uint8_t* out) {
+  const TablesOf<K> tables = shared;  // in registers: a copy that no store can change
   Cursor<K> cursor(blocks);
   for (int64_t block = 0; block < count; ++block, cursor.next()) {
     cursor.prefetch();
     Store store{out + block * kBlockInputs * kTileRows};
     decode<K, Out>(cursor.blocks, tables, store);
   }
-  for (int p = 0; p < plane_count(K); ++p) blocks[p] = cursor.blocks[p];
+  for (int p = 0; p < (is_trellis(K) ? 2 : plane_count(K)); ++p) blocks[p] = cursor.blocks[p];
 }
 
 template <int K, Output Out>
-void decode_tile(const Matrix& m, const Tables<K>& tables, int64_t tile, uint8_t* out) {
+void decode_tile(const Matrix& m, const TablesOf<K>& tables, int64_t tile, uint8_t* out) {
   const uint8_t* blocks[3];
   block_pointers(m, tile, 0, blocks);
   decode_blocks<K, Out>(tables, blocks, m.kblocks, out);

@@ -91,7 +91,7 @@ void multiply_strip(const Matrix& m, const float* x, int64_t tokens, const uint8
 
 template <int K>
 void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
-  const Tables<K> tables(kOrder<8, 0>.code);  // every code stays itself
+  const TablesOf<K> tables(kOrder<8, 0>.code);  // every code stays itself
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
@@ -103,7 +103,7 @@ void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
 }  // namespace
 
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
-  for_bits(m.bits, [&]<int K>() { tiles<K>(m, x, tokens, y, y_stride, begin, end, scratch); });
+  for_kind(m, [&]<int K>() { tiles<K>(m, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx512

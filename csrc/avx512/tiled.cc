@@ -85,7 +85,7 @@ using Decode = void (*)(const void* tables, const uint8_t** blocks, int64_t coun
 
 template <int K>
 void decode_some(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out) {
-  decode_blocks<K, Output::looked_up>(*static_cast<const Tables<K>*>(tables), blocks, count, out);
+  decode_blocks<K, Output::looked_up>(*static_cast<const TablesOf<K>*>(tables), blocks, count, out);
 }
 
 // Levels of a tile that is decoded group by group, each once and in order.
@@ -255,8 +255,8 @@ void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int6
   if (tokens < kFewest || m.activation_group % kBlockInputs != 0) return fast(m, x, tokens, y, y_stride, begin, end, scratch);
   const Book book(m.integer);
   const bool wide = m.activation_group % 64 == 0 && m.kblocks % 2 == 0;  // groups are whole multiplications of 64 inputs, or else of 32
-  for_bits(m.bits, [&]<int K>() {
-    const Tables<K> tables(book.value);
+  for_kind(m, [&]<int K>() {
+    const TablesOf<K> tables(book.value);
     const Task task{m,       x, tokens, y, y_stride, begin, end, book.centred, decode_some<K>, &tables, reinterpret_cast<Terms*>(scratch),
                     scratch + term_bytes(m)};
     if (tokens <= kUnitTokens) {

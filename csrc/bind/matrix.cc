@@ -5,9 +5,9 @@ namespace kbit {
 
 void bind_matrix(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix")
-      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats>(), nb::arg("rows"), nb::arg("cols"), nb::arg("bits"),
+      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats, bool>(), nb::arg("rows"), nb::arg("cols"), nb::arg("bits"),
            nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"), nb::arg("super_scale"), nb::arg("zero_point"),
-           nb::arg("levels"))
+           nb::arg("levels"), nb::arg("trellis") = false)
       // Addresses of contiguous fp32 memory: an ndarray argument costs microseconds, an integer nothing.
       .def(
           "matmul",

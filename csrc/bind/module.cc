@@ -6,6 +6,7 @@ NB_MODULE(_kbit, m) {
   kbit::bind_runtime(m);
   kbit::bind_packing(m);
   kbit::bind_encode(m);
+  kbit::bind_trellis(m);
   kbit::bind_matrix(m);
   kbit::bind_engine(m);
 }

@@ -18,13 +18,14 @@ struct PackedMatrix {
   Floats super_scale;
 
   PackedMatrix(int64_t rows, int64_t cols, int bits, int64_t group_size, int scale_kind, Bytes weight_, Bytes scale_, Floats super_scale_,
-               Bytes zero_point_, Floats levels)
+               Bytes zero_point_, Floats levels, bool trellis)
       : weight(weight_), scale(scale_), zero_point(zero_point_), super_scale(super_scale_) {
     matrix.rows = rows;
     matrix.cols = cols;
     matrix.bits = bits;
     matrix.group_size = group_size;
     matrix.scale_kind = static_cast<ScaleKind>(scale_kind);
+    matrix.trellis = trellis;
     if (build(matrix, levels.data(), static_cast<int>(levels.shape(0))) != Status::ok) throw std::invalid_argument("packed matrix: bad shape or levels");
     const int64_t count = matrix.tiles * matrix.groups * kTileRows;
     const int64_t supers = matrix.scale_kind == ScaleKind::fp16 ? 0 : (matrix.scale_kind == ScaleKind::e4m3 ? 1 : matrix.tiles);

@@ -25,8 +25,10 @@ from kbit.core.scheme import Scheme
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
-from kbit.encoders.nearest import encode
+from kbit.encoders.nearest import NearestEncoder, encode
 from kbit.encoders.reference import nearest_codes
+from kbit.encoders.trellis import compensate_trellis
+from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
@@ -77,6 +79,8 @@ def encode_gptq(
         raise ShapeError(f"{name}: expected a Hessian for each of {matrices} matrices, got shape {list(hessian.shape)}")
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
     diagonals = np.stack([_importance(one) for one in hessians])
+    if scheme.grid == "trellis":
+        return _encode_trellis(array, scheme, hessians, diagonals, name, damping, threads)
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
@@ -86,6 +90,38 @@ def encode_gptq(
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+
+
+def _encode_trellis(
+    array: Array, scheme: Scheme, hessians: list[Array], diagonals: Float32, name: str, damping: float, threads: int
+) -> QuantizedTensor:
+    """The same for a trellis, whose paths are found by `kbit.encoders.trellis`."""
+    encoder = NearestEncoder(array.shape, replace(scheme, methods=()), name=name, threads=threads)
+    stacked = array.reshape(len(hessians), *array.shape[-2:])
+    for matrix, weights in enumerate(stacked):  # refuses NaN and Inf, and finds the super-scales of e4m3
+        encoder.prepare(0, BFloat16(weights) if weights.dtype.kind == "u" else weights, matrix=matrix)
+    constants = {segment.part: segment.data for segment in encoder.constant_segments()}
+    supers = constants["weight_super_scale"].view(np.float32) if constants else np.zeros(len(hessians), np.float32)
+    encoded = [
+        compensate_trellis(
+            np.ascontiguousarray(as_float32(weights)),
+            encoder.scheme,
+            encoder.levels,
+            hessians[matrix],
+            name=name,
+            damping=damping,
+            importance=diagonals[matrix] if "imp" in scheme.methods else None,
+            super_scale=float(supers[matrix]),
+            threads=threads,
+        )
+        for matrix, weights in enumerate(stacked)
+    ]
+    scheme = scheme.for_row(array.shape[-1])
+    parts: dict[str, Array] = {"weight": np.concatenate([one.planes for one in encoded])}
+    parts["weight_scale"] = encoded[0].scale if array.ndim == 2 else np.stack([one.scale for one in encoded])
+    if constants:
+        parts["weight_super_scale"] = supers if array.ndim == 2 else supers[:, None]
+    return QuantizedTensor.from_parts(scheme, array.shape, parts)
 
 
 def _importance(hessian: Array) -> Float32:

@@ -61,6 +61,7 @@ class PreparedMatrix:
                 np.ascontiguousarray(super_scale, np.float32).reshape(-1),
                 _bytes(zero_point),
                 np.ascontiguousarray(quantized.levels, np.float32),
+                scheme.grid == "trellis",
             )
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
