@@ -52,8 +52,10 @@ inline __attribute__((always_inline)) __m512i join(__m512i low, __m512i mask, __
 
 // ---------------------------------------------------------------- tables
 
+constexpr int kTrellisTable = 9;  // six bits in their order
+
 constexpr int table_count(int bits) {
-  constexpr int counts[9] = {0, 6, 3, 2, 1, 2, 1, 1, 1};
+  constexpr int counts[10] = {0, 6, 3, 2, 1, 2, 1, 1, 1, 1};
   return counts[bits];
 }
 
@@ -79,7 +81,7 @@ constexpr Order order_of(int bits, int table) {
   Order order{};
   for (int i = 0; i < 256; ++i) {
     int code = 0;
-    for (int bit = 0; bit < bits; ++bit) code |= (i >> index_bit(bits, table, bit) & 1) << bit;
+    for (int bit = 0; bit < (bits == kTrellisTable ? 6 : bits); ++bit) code |= (i >> index_bit(bits, table, bit) & 1) << bit;
     order.code[i] = static_cast<uint8_t>(code);
   }
   return order;
@@ -105,7 +107,7 @@ struct Tables {
   inline __attribute__((always_inline)) void fill(const uint8_t* value) {
     for (int i = 0; i < kRegisters; ++i) {
       const __m512i codes = load(kOrder<K, Table>.code + 64 * i);
-      if constexpr (K <= 6) part[Table][i] = _mm512_permutexvar_epi8(codes, load(value));
+      if constexpr (K <= 6 || K == kTrellisTable) part[Table][i] = _mm512_permutexvar_epi8(codes, load(value));
       if constexpr (K == 7) part[Table][i] = _mm512_permutex2var_epi8(load(value), codes, load(value + 64));
       if constexpr (K == 8) part[Table][i] = load(value + 64 * i);
     }
@@ -113,7 +115,7 @@ struct Tables {
 
   template <int Table>
   inline __attribute__((always_inline)) __m512i look_up(__m512i index) const {
-    if constexpr (K <= 6) return _mm512_permutexvar_epi8(index, part[Table][0]);
+    if constexpr (K <= 6 || K == kTrellisTable) return _mm512_permutexvar_epi8(index, part[Table][0]);
     if constexpr (K == 7) return _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
     if constexpr (K == 8) {
       const __m512i low = _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
@@ -124,7 +126,7 @@ struct Tables {
 };
 
 template <int K>
-using TablesOf = Tables<is_trellis(K) ? 6 : K>;
+using TablesOf = Tables<is_trellis(K) ? kTrellisTable : K>;
 
 // ---------------------------------------------------------------- decoding
 
@@ -154,7 +156,7 @@ inline __attribute__((always_inline)) __m512i source(const uint8_t* const* block
 
 // As decode, of a trellis: blocks[0] points at the lines of the k-block, blocks[1] at the line before them.
 template <int Bits, Output Out, class Emit>
-inline __attribute__((always_inline)) void decode_trellis(const uint8_t* const* blocks, const Tables<6>& t, Emit& emit) {
+inline __attribute__((always_inline)) void decode_trellis(const uint8_t* const* blocks, const Tables<kTrellisTable>& t, Emit& emit) {
   constexpr int each = trellis_steps_of_word(Bits);
   const __m512i multiplier = _mm512_set1_epi16(static_cast<int16_t>(trellis_multiplier(Bits)));
   const __m512i low_bytes = _mm512_set1_epi16(0x00ff);

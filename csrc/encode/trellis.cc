@@ -1,7 +1,4 @@
 // The trellis encoder: the Viterbi algorithm over the states of a shift register, and the search of scales by it.
-//
-// A state is the last L bits of the stream. State s goes on to s' = (s·K + c) mod S, K = 2^bits, S = 2^L, so that s' = q·K + c can be reached
-// from the K states p·Q + q, Q = S / K, alone: the best of these is found once for all c.
 #include "kbit/trellis.h"
 
 #include <algorithm>
@@ -32,36 +29,15 @@ KBIT_TRELLIS_CLONES void best_before(const float* cost, int64_t branches, int64_
   }
 }
 
-// cost[q·K + c] = best[q] − least + weight · (target − scale · level[q·K + c])².
-template <int K>
-inline __attribute__((always_inline)) void go_on(const float* best, float least, const float* level, float target, float scale, float weight,
-                                                 int64_t count, float* cost) {
-  for (int64_t q = 0; q < count; ++q) {
-    const float before = best[q] - least;
-    for (int c = 0; c < K; ++c) {
-      const float miss = target - scale * level[q * K + c];
-      cost[q * K + c] = before + weight * (miss * miss);
+// cost[c·Q + q] = best[q] − least + weight · (target − scale · level[c·Q + q])².
+KBIT_TRELLIS_CLONES void go_on(const float* best, float least, const float* level, float target, float scale, float weight, int64_t branches,
+                               int64_t count, float* cost) {
+  for (int64_t c = 0; c < branches; ++c, level += count, cost += count) {
+    for (int64_t q = 0; q < count; ++q) {
+      const float miss = target - scale * level[q];
+      cost[q] = best[q] - least + weight * (miss * miss);
     }
   }
-}
-
-KBIT_TRELLIS_CLONES void go_on_2(const float* best, float least, const float* level, float target, float scale, float weight, int64_t count, float* cost) {
-  go_on<2>(best, least, level, target, scale, weight, count, cost);
-}
-KBIT_TRELLIS_CLONES void go_on_4(const float* best, float least, const float* level, float target, float scale, float weight, int64_t count, float* cost) {
-  go_on<4>(best, least, level, target, scale, weight, count, cost);
-}
-KBIT_TRELLIS_CLONES void go_on_8(const float* best, float least, const float* level, float target, float scale, float weight, int64_t count, float* cost) {
-  go_on<8>(best, least, level, target, scale, weight, count, cost);
-}
-KBIT_TRELLIS_CLONES void go_on_16(const float* best, float least, const float* level, float target, float scale, float weight, int64_t count, float* cost) {
-  go_on<16>(best, least, level, target, scale, weight, count, cost);
-}
-
-using GoOn = void (*)(const float*, float, const float*, float, float, float, int64_t, float*);
-GoOn go_on_of(int bits) {
-  constexpr GoOn all[] = {nullptr, go_on_2, go_on_4, go_on_8, go_on_16};
-  return all[bits];
 }
 
 KBIT_TRELLIS_CLONES float smallest(const float* values, int64_t count) {
@@ -83,12 +59,12 @@ KBIT_TRELLIS_CLONES float smallest(const float* values, int64_t count) {
 class Viterbi {
  public:
   explicit Viterbi(const TrellisStates& states)
-      : states_(states), cost_(states.count), best_(states.prefixes()), go_on_(go_on_of(states.bits)) {}
+      : states_(states), cost_(static_cast<size_t>(states.count)), parted_(cost_.size()), best_(static_cast<size_t>(states.prefixes())) {}
 
-  // Starts in `state`, or anywhere.
-  void start(int64_t state, int64_t cols) {
-    std::fill(cost_.begin(), cost_.end(), state < 0 ? 0.0f : HUGE_VALF);
-    if (state >= 0) cost_[static_cast<size_t>(state)] = 0.0f;
+  // Starts in state 0, or anywhere.
+  void start(bool anywhere, int64_t cols) {
+    std::fill(cost_.begin(), cost_.end(), anywhere ? 0.0f : HUGE_VALF);
+    cost_[0] = 0.0f;
     total_ = 0.0;
     from_.resize(static_cast<size_t>(cols * states_.prefixes()));
     cols_ = 0;
@@ -96,10 +72,11 @@ class Viterbi {
 
   void step(float target, float scale, float weight) {
     const int64_t count = states_.prefixes();
-    best_before(cost_.data(), states_.branches(), count, best_.data(), from_.data() + cols_ * count);
+    part(states_, cost_.data(), parted_.data());
+    best_before(parted_.data(), states_.branches(), count, best_.data(), from_.data() + cols_ * count);
     const float least = smallest(best_.data(), count);
     total_ += least;
-    go_on_(best_.data(), least, states_.level.data(), target, scale, weight, count, cost_.data());
+    go_on(best_.data(), least, states_.level.data(), target, scale, weight, states_.branches(), count, cost_.data());
     ++cols_;
   }
 
@@ -111,19 +88,30 @@ class Viterbi {
     int64_t state = std::min_element(cost_.begin(), cost_.end()) - cost_.begin();
     for (int64_t col = cols_ - 1; col >= 0; --col) {
       visit(col, state);
-      const int64_t prefix = state / states_.branches();
-      state = from_[static_cast<size_t>(col * states_.prefixes() + prefix)] * states_.prefixes() + prefix;
+      const int64_t rest = state % states_.prefixes();
+      state = rest * states_.branches() + from_[static_cast<size_t>(col * states_.prefixes() + rest)];
     }
   }
 
  private:
   const TrellisStates& states_;
-  std::vector<float> cost_, best_;
+  std::vector<float> cost_, parted_, best_;
   std::vector<int32_t> from_;
-  GoOn go_on_;
   double total_ = 0.0;
   int64_t cols_ = 0;
 };
+
+template <int K>
+inline __attribute__((always_inline)) void part_in(const float* in, int64_t count, float* out) {
+  for (int64_t q = 0; q < count; ++q) {
+    for (int p = 0; p < K; ++p) out[p * count + q] = in[q * K + p];
+  }
+}
+
+KBIT_TRELLIS_CLONES void part_in_2(const float* in, int64_t count, float* out) { part_in<2>(in, count, out); }
+KBIT_TRELLIS_CLONES void part_in_4(const float* in, int64_t count, float* out) { part_in<4>(in, count, out); }
+KBIT_TRELLIS_CLONES void part_in_8(const float* in, int64_t count, float* out) { part_in<8>(in, count, out); }
+KBIT_TRELLIS_CLONES void part_in_16(const float* in, int64_t count, float* out) { part_in<16>(in, count, out); }
 
 // One group of one row.
 struct Group {
@@ -135,7 +123,7 @@ struct Group {
 };
 
 // Scales tried, in parts of the one that gives the levels the spread of the weights.
-constexpr float kTried[] = {1.0f, 0.8f, 0.87f, 0.935f, 1.07f, 1.15f, 1.25f};
+constexpr float kTried[] = {1.0f, 0.86f, 0.93f, 1.08f, 1.17f};
 constexpr int kRefits = 2;
 
 class ScaleSearcher {
@@ -159,41 +147,33 @@ class ScaleSearcher {
     const auto start = static_cast<float>(std::sqrt(squares / weights) / spread_);
     best_ = StoredScale{};
     error_ = HUGE_VAL;
+    fitted_ = 0.0;
     if (start == 0.0f) return best_;
     for (const float part : kTried) attempt(group, codec_.round(part * start));
     for (int refit = 0; refit < kRefits; ++refit) {
-      const double ratio = refitted(group);
-      if (!(ratio > 0.0) || !attempt(group, codec_.round(static_cast<float>(ratio)))) break;
+      if (!(fitted_ > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted_)))) break;
     }
     return best_;
   }
 
  private:
+  // Takes the scale if it is the best so far, and fits another to its path by least squares.
   bool attempt(const Group& group, StoredScale scale) {
     if (scale.value == best_.value && error_ < HUGE_VAL) return false;
-    run(group, scale.value);
+    viterbi_.start(true, group.count);
+    for (int64_t i = 0; i < group.count; ++i) viterbi_.step(group.weights[i], scale.value, group.weight(i));
     const double error = viterbi_.error();
     if (error >= error_) return false;
     best_ = scale;
     error_ = error;
-    return true;
-  }
-
-  void run(const Group& group, float scale) {
-    viterbi_.start(-1, group.count);
-    for (int64_t i = 0; i < group.count; ++i) viterbi_.step(group.weights[i], scale, group.weight(i));
-  }
-
-  // Least squares for the path of the best scale so far.
-  double refitted(const Group& group) {
-    run(group, best_.value);
     double product = 0.0, square = 0.0;
     viterbi_.back([&](int64_t col, int64_t state) {
       const double level = states_.level[static_cast<size_t>(state)];
       product += group.weight(col) * group.weights[col] * level;
       square += group.weight(col) * level * level;
     });
-    return square > 0.0 ? product / square : 0.0;
+    fitted_ = square > 0.0 ? product / square : 0.0;
+    return true;
   }
 
   const TrellisStates& states_;
@@ -201,7 +181,7 @@ class ScaleSearcher {
   Viterbi viterbi_;
   double spread_;
   StoredScale best_;
-  double error_ = HUGE_VAL;
+  double error_ = HUGE_VAL, fitted_ = 0.0;
 };
 
 bool sound(const TrellisCode& code, const TrellisRows& rows) {
@@ -213,6 +193,16 @@ const float* importance_of(const TrellisRows& rows, int64_t row) {
 }
 
 }  // namespace
+
+void part(const TrellisStates& states, const float* in, float* out) {
+  switch (states.bits) {
+    case 1: return part_in_2(in, states.prefixes(), out);
+    case 2: return part_in_4(in, states.prefixes(), out);
+    case 3: return part_in_8(in, states.prefixes(), out);
+    default: return part_in_16(in, states.prefixes(), out);
+  }
+}
+
 }  // namespace encode_detail
 
 using namespace encode_detail;
@@ -245,11 +235,11 @@ Status trellis_path(const TrellisCode& code, const TrellisRows& rows, const floa
     Viterbi viterbi(states);
     for (int64_t row = begin; row < end; ++row) {
       const float* importance = importance_of(rows, row);
-      viterbi.start(0, rows.cols);
+      viterbi.start(false, rows.cols);
       for (int64_t col = 0; col < rows.cols; ++col) {
         viterbi.step(rows.weights[row * rows.cols + col], value[row * groups + col / rows.group_size], importance == nullptr ? 1.0f : importance[col]);
       }
-      viterbi.back([&](int64_t col, int64_t state) { steps[row * rows.cols + col] = static_cast<uint8_t>(state % states.branches()); });
+      viterbi.back([&](int64_t col, int64_t state) { steps[row * rows.cols + col] = states.step(state); });
     }
   });
   return Status::ok;

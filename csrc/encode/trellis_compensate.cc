@@ -11,50 +11,26 @@ namespace kbit {
 namespace encode_detail {
 namespace {
 
-// cost[s'] = min over p of before[s] + (aim[s] − unit · level[s'])², s = p·Q + q for s' = q·K + c; from[s'] the first such p.
-template <int K>
-inline __attribute__((always_inline)) void choose(const float* before, const float* aim, const float* level, float unit, int64_t count, float* cost,
-                                                  int32_t* from) {
+// For states [0, count) of one branch: cost[q] = min over p of before[p·count + q] + (aim[p·count + q] − unit · level[q])², from[q] the first
+// such p.
+KBIT_TRELLIS_CLONES void choose(const float* before, const float* aim, const float* level, float unit, int64_t branches, int64_t count, float* cost,
+                                int32_t* from) {
   for (int64_t q = 0; q < count; ++q) {
-    float least[K], value[K];
-    int32_t first[K];
-    for (int c = 0; c < K; ++c) {
-      value[c] = unit * level[q * K + c];
-      const float miss = aim[q] - value[c];
-      least[c] = before[q] + miss * miss;
-      first[c] = 0;
-    }
-    for (int p = 1; p < K; ++p) {
-      const float so_far = before[p * count + q], target = aim[p * count + q];
-      for (int c = 0; c < K; ++c) {
-        const float miss = target - value[c];
-        const float total = so_far + miss * miss;
-        const bool less = total < least[c];
-        least[c] = less ? total : least[c];
-        first[c] = less ? p : first[c];
-      }
-    }
-    for (int c = 0; c < K; ++c) cost[q * K + c] = least[c], from[q * K + c] = first[c];
+    const float miss = aim[q] - unit * level[q];
+    cost[q] = before[q] + miss * miss;
+    from[q] = 0;
   }
-}
-
-KBIT_TRELLIS_CLONES void choose_2(const float* before, const float* aim, const float* level, float unit, int64_t count, float* cost, int32_t* from) {
-  choose<2>(before, aim, level, unit, count, cost, from);
-}
-KBIT_TRELLIS_CLONES void choose_4(const float* before, const float* aim, const float* level, float unit, int64_t count, float* cost, int32_t* from) {
-  choose<4>(before, aim, level, unit, count, cost, from);
-}
-KBIT_TRELLIS_CLONES void choose_8(const float* before, const float* aim, const float* level, float unit, int64_t count, float* cost, int32_t* from) {
-  choose<8>(before, aim, level, unit, count, cost, from);
-}
-KBIT_TRELLIS_CLONES void choose_16(const float* before, const float* aim, const float* level, float unit, int64_t count, float* cost, int32_t* from) {
-  choose<16>(before, aim, level, unit, count, cost, from);
-}
-
-using Choose = void (*)(const float*, const float*, const float*, float, int64_t, float*, int32_t*);
-Choose choose_of(int bits) {
-  constexpr Choose all[] = {nullptr, choose_2, choose_4, choose_8, choose_16};
-  return all[bits];
+  for (int64_t p = 1; p < branches; ++p) {
+    before += count, aim += count;
+    const auto number = static_cast<int32_t>(p);
+    for (int64_t q = 0; q < count; ++q) {
+      const float miss = aim[q] - unit * level[q];
+      const float total = before[q] + miss * miss;
+      const bool less = total < cost[q];
+      cost[q] = less ? total : cost[q];
+      from[q] = less ? number : from[q];
+    }
+  }
 }
 
 // to[i] = from[i] + error · factor[i].
@@ -68,10 +44,11 @@ class Survivors {
   Survivors(const TrellisStates& states, const TrellisBlock& block)
       : states_(states),
         block_(block),
-        choose_(choose_of(states.bits)),
-        cost_(states.count),
-        next_(states.count),
-        aim_(states.count),
+        cost_(static_cast<size_t>(states.count)),
+        next_(cost_.size()),
+        aim_(cost_.size()),
+        parted_cost_(cost_.size()),
+        parted_aim_(cost_.size()),
         carried_(static_cast<size_t>(states.count * block.cols)),
         moved_(carried_.size()),
         from_(carried_.size()) {}
@@ -82,8 +59,9 @@ class Survivors {
     const float* scale = block_.scale + row * cols;
     std::fill(cost_.begin(), cost_.end(), HUGE_VALF);
     std::fill(aim_.begin(), aim_.end(), 0.0f);
-    cost_[*state] = 0.0f;
-    std::memcpy(carried_.data() + *state * cols, block_.carried + row * cols, static_cast<size_t>(cols) * sizeof(float));
+    const int64_t first = states_.stream(*state);
+    cost_[first] = 0.0f;
+    std::memcpy(carried_.data() + first * cols, block_.carried + row * cols, static_cast<size_t>(cols) * sizeof(float));
     for (int64_t col = 0; col < cols; ++col) {
       const float* factor = block_.factor + col * cols;
       const float unit = factor[col];
@@ -94,31 +72,35 @@ class Survivors {
         least = std::min(least, cost_[s]);
       }
       for (float& cost : cost_) cost -= least;
+      part(states_, cost_.data(), parted_cost_.data());
+      part(states_, aim_.data(), parted_aim_.data());
       int32_t* from = from_.data() + col * count;
-      choose_(cost_.data(), aim_.data(), states_.level.data(), unit * scale[col], prefixes, next_.data(), from);
-      for (int64_t s = 0; s < count; ++s) {
-        if (next_[s] == HUGE_VALF) continue;
-        const int64_t before = from[s] * prefixes + s / branches;
-        const float miss = weights[col] - scale[col] * states_.level[s];
-        carry(carried_.data() + before * cols + col + 1, factor + col + 1, miss, cols - col - 1, moved_.data() + s * cols + col + 1);
+      for (int64_t c = 0; c < branches; ++c) {
+        const int64_t at = c * prefixes;
+        choose(parted_cost_.data(), parted_aim_.data(), states_.level.data() + at, unit * scale[col], branches, prefixes, next_.data() + at, from + at);
+      }
+      for (int64_t t = 0; t < count; ++t) {
+        if (next_[t] == HUGE_VALF) continue;
+        const int64_t before = t % prefixes * branches + from[t];
+        const float miss = weights[col] - scale[col] * states_.level[t];
+        carry(carried_.data() + before * cols + col + 1, factor + col + 1, miss, cols - col - 1, moved_.data() + t * cols + col + 1);
       }
       cost_.swap(next_);
       carried_.swap(moved_);
     }
     int64_t at = std::min_element(cost_.begin(), cost_.end()) - cost_.begin();
     for (int64_t col = cols - 1; col >= 0; --col) {
-      if (col == block_.keep - 1) *state = static_cast<uint16_t>(at);
-      steps[col] = static_cast<uint8_t>(at % branches);
+      if (col == block_.keep - 1) *state = static_cast<uint16_t>(states_.stream(at));
+      steps[col] = states_.step(at);
       error[col] = weights[col] - scale[col] * states_.level[at];
-      at = from_[static_cast<size_t>(col * count + at)] * prefixes + at / branches;
+      at = at % prefixes * branches + from_[static_cast<size_t>(col * count + at)];
     }
   }
 
  private:
   const TrellisStates& states_;
   const TrellisBlock& block_;
-  Choose choose_;
-  std::vector<float> cost_, next_, aim_, carried_, moved_;
+  std::vector<float> cost_, next_, aim_, parted_cost_, parted_aim_, carried_, moved_;
   std::vector<int32_t> from_;
 };
 

@@ -30,6 +30,9 @@ def schemes(draw):
     if grid == "int":
         values["symmetric"] = draw(st.booleans())
     values["methods"] = draw(st.sampled_from(METHOD_TEXTS))
+    if grid == "trellis":
+        values["scale_dtype"] = draw(st.sampled_from(["fp16", "e4m3"]))
+        values["methods"] = tuple(method for method in values["methods"] if method != "actorder")
     return Scheme(grid, bits, **values)
 
 

@@ -129,7 +129,7 @@ class _Compensated:
 
     def __init__(self, weights: Float32, factor: Float32, recipe: _Recipe, layout: BlockLayout, importance: Float32 | None) -> None:
         self.weights, self.factor, self.recipe, self.layout, self.importance = weights, factor, recipe, layout, importance
-        self.value = recipe.scales(weights, layout.group_size, importance)
+        self.value = _spread(weights, layout) / np.sqrt(np.mean(recipe.code.levels**2))  # where a block looks ahead of what is decided
         self.error = np.zeros_like(weights)
         self.steps = np.empty(weights.shape, np.uint8)
         self.state = np.zeros(layout.rows, np.uint16)
@@ -172,6 +172,13 @@ class _Compensated:
     def _carried(self, begin: int, end: int) -> Float32:
         carried: Float32 = self.error[:, :begin] @ self.factor[:begin, begin:end]
         return carried
+
+
+def _spread(weights: Float32, layout: BlockLayout) -> Float32:
+    """Root of the mean square of each group, [rows, groups]."""
+    begins = np.arange(0, layout.cols, layout.group_size)
+    squares = np.add.reduceat(weights * weights, begins, axis=1)
+    return np.sqrt(squares / np.diff(begins, append=layout.cols)).astype(np.float32)
 
 
 def _refitted(weights: Float32, chosen: Float32, value: Float32, factor: Float32, layout: BlockLayout) -> Float32:
