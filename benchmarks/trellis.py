@@ -58,7 +58,10 @@ def by_states(bits: int, width: int, source: Float64) -> dict[str, Any]:
     scale = min(SCALES, key=lambda scale: viterbi(source[:3000], scale * levels, bits))
     row = {"bits": bits, "state_bits": width, "mse": viterbi(source, scale * levels, bits), "scalar": lloyd_max(bits), "bound": 4.0**-bits}
     gap = 10 * np.log10(row["mse"] / row["bound"])
-    print(f"k {bits}  L {width:>2}  MSE {row['mse']:.5f}  scalar {row['scalar']:.5f}  bound {row['bound']:.5f}  above it {gap:.2f} dB", flush=True)
+    print(
+        f"k {bits}  L {width:>2}  MSE {row['mse']:.5f}  scalar {row['scalar']:.5f}  bound {row['bound']:.5f}  above it {gap:.2f} dB",
+        flush=True,
+    )
     return row
 
 

@@ -40,21 +40,6 @@ KBIT_TRELLIS_CLONES void go_on(const float* best, float least, const float* leve
   }
 }
 
-KBIT_TRELLIS_CLONES float smallest(const float* values, int64_t count) {
-  float lanes[16];
-  const int64_t whole = count / 16 * 16;
-  float least = values[0];
-  if (whole > 0) {
-    std::memcpy(lanes, values, sizeof lanes);
-    for (int64_t i = 16; i < whole; i += 16) {
-      for (int lane = 0; lane < 16; ++lane) lanes[lane] = values[i + lane] < lanes[lane] ? values[i + lane] : lanes[lane];
-    }
-    for (const float lane : lanes) least = lane < least ? lane : least;
-  }
-  for (int64_t i = whole; i < count; ++i) least = values[i] < least ? values[i] : least;
-  return least;
-}
-
 // The Viterbi algorithm on one row; keeps its memory from row to row.
 class Viterbi {
  public:
@@ -193,6 +178,21 @@ const float* importance_of(const TrellisRows& rows, int64_t row) {
 }
 
 }  // namespace
+
+KBIT_TRELLIS_CLONES float smallest(const float* values, int64_t count) {
+  float lanes[16];
+  const int64_t whole = count / 16 * 16;
+  float least = values[0];
+  if (whole > 0) {
+    std::memcpy(lanes, values, sizeof lanes);
+    for (int64_t i = 16; i < whole; i += 16) {
+      for (int lane = 0; lane < 16; ++lane) lanes[lane] = values[i + lane] < lanes[lane] ? values[i + lane] : lanes[lane];
+    }
+    for (const float lane : lanes) least = lane < least ? lane : least;
+  }
+  for (int64_t i = whole; i < count; ++i) least = values[i] < least ? values[i] : least;
+  return least;
+}
 
 void part(const TrellisStates& states, const float* in, float* out) {
   switch (states.bits) {

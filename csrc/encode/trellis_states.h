@@ -44,4 +44,6 @@ struct TrellisStates {
 // out[p·Q + q] = in[q·K + p]: what each state may come from, branch by branch.
 void part(const TrellisStates& states, const float* in, float* out);
 
+float smallest(const float* values, int64_t count);
+
 }  // namespace kbit::encode_detail

@@ -143,7 +143,7 @@ def test_zeros_stay_zeros() -> None:
 @pytest.mark.parametrize("text", ["trellis2:g32+gptq", "trellis3:g48+imp+gptq", "trellis2:g-1+gptq", "trellis4:g16:e4m3+imp+gptq"])
 def test_compensated_errors_lose_less(text: str) -> None:
     weights, hessian, scheme = normal(0, 24, 200), hessian_of(200, 4), Scheme.parse(text)
-    plain = encode(weights, Scheme.parse(text.split("+")[0]))
+    plain = encode(weights, Scheme.parse(text.split("+", maxsplit=1)[0]))
     compensated = encode_gptq(weights, scheme, hessian)
     compensated.validate()
     assert compensated.scheme == scheme.for_row(200)

@@ -62,7 +62,9 @@ def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> 
         assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1", "trellis2:g64", "trellis3:g128"])
+@pytest.mark.parametrize(
+    "text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1", "trellis2:g64", "trellis3:g128"]
+)
 def test_a_token_does_not_depend_on_its_batch(isa: str, text: str) -> None:
     matrix = PreparedMatrix(make((83, 520), text))
     x = np.random.default_rng(5).standard_normal((70, 520)).astype(np.float32)

@@ -20,7 +20,7 @@ from kbit.encoders.hessian import damped_factor
 from kbit.native import trellis as native
 from kbit.native.encoding import EncodedMatrix
 from kbit.tensor.blocks import BlockLayout, tiles_of_rows
-from kbit.tensor.scales import SCALE_DTYPES, decode_scale, round_scale
+from kbit.tensor.scales import SCALE_DTYPES, round_scale
 from kbit.tensor.trellis import pack_steps, unpack_indices
 
 __all__ = ["BLOCK", "LOOK_AHEAD", "compensate_trellis", "encode_trellis"]
@@ -30,10 +30,10 @@ Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 #: columns of a block, and columns beyond it that its paths look at
-BLOCK = 128
+BLOCK = 64
 LOOK_AHEAD = 16
 #: floats of the largest array of a fit of scales, and what is added to its diagonal in parts of the mean
-_ELEMENTS_AT_ONCE = 1 << 24
+_ELEMENTS_AT_ONCE = 1 << 21
 _RIDGE = 1e-5
 
 
