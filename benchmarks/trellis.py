@@ -1,11 +1,13 @@
 """Trellis codes on a normal source, and what encoding costs.
 
-    python benchmarks/trellis.py [--samples 20000] [--json FILE]
+    python benchmarks/trellis.py states [--samples 8000] [--json FILE]
+    python benchmarks/trellis.py encoder [--json FILE]
 
-First the mean square error of a unit normal source against the bits L of the state, by a Viterbi search in numpy with one scale, beside the
-best scalar quantizer of as many levels (Lloyd 1957, Max 1960) and the rate-distortion bound 4^−k. The multiplier of each row is the best
-of those tried for it; kbit stores L = 10. Then kbit's encoder on normal weights, with scales in groups as they are stored: error, and
-seconds for a million weights on all threads, by the plain search and with errors made up for (a Hessian of correlated inputs).
+`states`: the mean square error of a unit normal source against the bits L of the state, by a Viterbi search in numpy with one scale,
+beside the best scalar quantizer of as many levels (Lloyd 1957, Max 1960) and the rate-distortion bound 4^−k. The multiplier of each row
+is the best of those tried for it; kbit stores L = 10. `encoder`: kbit's encoder on normal weights, with scales in groups as they are
+stored: error, and seconds for a million weights on all threads, by the plain search and with errors made up for (a Hessian of correlated
+inputs).
 """
 
 import argparse
@@ -28,24 +30,27 @@ MULTIPLIER = {
     (1, 6): 25, (2, 6): 19, (3, 6): 19, (4, 6): 25,
     (1, 8): 115, (2, 8): 71, (3, 8): 95, (4, 8): 49,
     (1, 10): 467, (2, 10): 239, (3, 10): 135, (4, 10): 61,
-    (2, 12): 987, (3, 12): 1529,
+    (1, 12): 1893, (2, 12): 987, (3, 12): 1529, (4, 12): 483,
 }  # fmt: skip
 SCALES = (0.9, 1.0, 1.1, 1.2)
-SHAPE = (256, 2048)
+SHAPE = (128, 1024)
 Float64 = NDArray[np.float64]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("part", choices=["states", "encoder"])
+    parser.add_argument("--samples", type=int, default=8_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     facts = machine.print_header("trellis codes on a normal source")
-    source = np.random.default_rng(0).standard_normal(options.samples)
-    assert all(multiplier == MULTIPLIER[bits, state_bits(bits)] << (14 - state_bits(bits)) for bits, multiplier in MULTIPLIERS.items())
-    states = [by_states(bits, width, source) for bits, width in sorted(MULTIPLIER)]
-    costs = [by_encoder(f"trellis{bits}:g{group}") for bits in MULTIPLIERS for group in (64, 128, 256)]
-    machine.save(options.json, {"benchmark": "trellis", "machine": facts, "samples": options.samples, "states": states, "encoder": costs})
+    if options.part == "states":
+        assert all(multiplier == MULTIPLIER[bits, state_bits(bits)] << (14 - state_bits(bits)) for bits, multiplier in MULTIPLIERS.items())
+        source = np.random.default_rng(0).standard_normal(options.samples)
+        rows = [by_states(bits, width, source) for bits, width in sorted(MULTIPLIER)]
+    else:
+        rows = [by_encoder(f"trellis{bits}:g{group}") for bits in MULTIPLIERS for group in (64, 256)]
+    machine.save(options.json, {"benchmark": f"trellis {options.part}", "machine": facts, "samples": options.samples, "rows": rows})
     return 0
 
 
@@ -95,10 +100,11 @@ def by_encoder(text: str) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     weights = rng.standard_normal(SHAPE, np.float32)
     inputs = rng.standard_normal((2 * SHAPE[1], SHAPE[1])) @ (np.eye(SHAPE[1]) + 0.02 * rng.standard_normal((SHAPE[1], SHAPE[1])))
+    hessian = (inputs.T @ inputs).astype(np.float32)
     started = time.perf_counter()
     plain = encode(weights, Scheme.parse(text))
     middle = time.perf_counter()
-    encode_gptq(weights, Scheme.parse(f"{text}+gptq"), (inputs.T @ inputs).astype(np.float32))
+    encode_gptq(weights, Scheme.parse(f"{text}+gptq"), hessian)
     ended = time.perf_counter()
     millions = weights.size / 1e6
     row = {

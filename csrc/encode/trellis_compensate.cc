@@ -49,7 +49,7 @@ KBIT_TRELLIS_CLONES int64_t cut(float* cost, float most, int64_t count) {
 // kept is held near kKept by what was kept before.
 class Reach {
  public:
-  static constexpr int64_t kKept = 512;
+  static constexpr int64_t kKept = 256;
 
   // Paths beyond cost HUGE_VALF from here on.
   void drop(std::vector<float>& cost) {
