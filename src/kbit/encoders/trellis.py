@@ -61,7 +61,7 @@ class _Recipe:
 
     def stored(self, value: Float32) -> tuple[Array, Float32]:
         """(scales as stored [tiles, groups, 16], what they mean [rows, groups]) nearest to `value`."""
-        unit = None if self.scale_dtype == "fp16" else np.float32(self.super_scale)
+        unit = None if self.scale_dtype == "fp16" else np.array(self.super_scale, np.float32)
         stored, rounded = round_scale(value, unit, self.scale_dtype)
         return tiles_of_rows(stored.astype(SCALE_DTYPES[self.scale_dtype])), rounded
 
@@ -119,7 +119,7 @@ def compensate_trellis(
     factor, layout = damped_factor(hessian, name, damping=damping).astype(np.float32), BlockLayout.of(scheme, *weights.shape)
     steps, value = _Compensated(weights, factor, recipe, layout, importance).run()
     lines = pack_steps(steps, scheme.bits)
-    chosen = levels[unpack_indices(lines, *weights.shape, scheme.bits)]
+    chosen = levels[unpack_indices(lines, layout.rows, layout.cols, scheme.bits)]
     scale, _ = recipe.stored(_refitted(weights, chosen, value, factor, layout))
     return EncodedMatrix(lines, scale, None, None)
 

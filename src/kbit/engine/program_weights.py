@@ -135,9 +135,9 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
 
 
 def _packed_rows(value: QuantizedTensor, begin: int, end: int) -> NDArray[np.uint8]:
-    bits = value.scheme.bits
+    (rows, cols), bits = value.shape, value.scheme.bits
     if value.scheme.grid == "trellis":
-        return pack_steps(unpack_steps(value.weight, *value.shape, bits, row_begin=begin, row_end=end), bits)
+        return pack_steps(unpack_steps(value.weight, rows, cols, bits, row_begin=begin, row_end=end), bits)
     return pack(np.ascontiguousarray(value.codes()[begin:end]), bits)
 
 
