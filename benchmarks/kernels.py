@@ -28,6 +28,7 @@ from kbit.encoders.nearest import encode
 from kbit.kernels import PreparedMatrix
 from kbit.native import _kbit
 from kbit.native.memory import ALIGNMENT, HugeMemory
+from kbit.tensor.quantized import QuantizedTensor
 
 SHAPES = {
     "1b": {"q/o": (2048, 2048), "k/v": (512, 2048), "gate/up": (8192, 2048), "down": (2048, 8192)},
@@ -39,6 +40,7 @@ GROUP_SIZE = 64
 MAX_THREADS = 16
 
 Pass = Callable[[], None]
+Make = Callable[[Scheme, tuple[int, int]], QuantizedTensor]
 
 
 def arguments() -> argparse.Namespace:
@@ -60,9 +62,10 @@ class Streamed:
     A pass is one native call, as a forward step is: each matrix quantizes its input, is read by all threads, and ends with their barrier.
     """
 
-    def __init__(self, scheme: Scheme, shape: tuple[int, int], tokens: int, stream_bytes: int = STREAM_BYTES) -> None:
-        weights = np.random.default_rng(0).standard_normal(shape, np.float32)
-        quantized = encode(weights, scheme, name="bench")
+    def __init__(
+        self, scheme: Scheme, shape: tuple[int, int], tokens: int, stream_bytes: int = STREAM_BYTES, make: Make | None = None
+    ) -> None:
+        quantized = (make or _encoded)(scheme, shape)
         matrix = PreparedMatrix(quantized)
         self.copies = max(1, -(-stream_bytes // matrix.size_bytes))
         self.bytes_read, self.tokens = matrix.size_bytes, tokens
@@ -87,6 +90,10 @@ class Streamed:
         self.program.run(
             cache, None, tokens.ctypes.data, 0, self.tokens, segments.ctypes.data, 1, 0, 0, self.result.ctypes.data, False, threads
         )
+
+
+def _encoded(scheme: Scheme, shape: tuple[int, int]) -> QuantizedTensor:
+    return encode(np.random.default_rng(0).standard_normal(shape, np.float32), scheme, name="bench")
 
 
 def _copy(memory: HugeMemory, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -7,27 +7,36 @@
 namespace kbit {
 namespace {
 
+// Input `input` of what a code stands for.
+inline float level_of(const Matrix& m, unsigned code, int64_t input) {
+  return m.levels[m.dims == 1 ? code : static_cast<unsigned>(kJointEntries * (input % m.dims)) + code];
+}
+
 void dequantize_row(const Matrix& m, int64_t index, float* out) {
   const int64_t tile = index / kTileRows;
   const int row = static_cast<int>(index % kTileRows);
   int64_t group = -1;
   float scale = 0.0f, zero = 0.0f;
-  for (int64_t i = 0; i < m.cols; ++i) {
+  const uint8_t* blocks[3];
+  for (int64_t input = 0; input < m.inputs; ++input) {
+    const int64_t i = m.dims == 1 ? input : input / m.dims;
+    if (i % kBlockInputs == 0) block_pointers(m, tile, i / kBlockInputs, blocks);
     if (i / m.group_size != group) {
       group = i / m.group_size;
       scale = scale_at(m, tile, group, row);
       zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
     }
-    out[i] = scale * (m.levels[level_index(m, tile, row, i)] - zero);
+    const unsigned code = m.trellis ? trellis_index_at(m, tile, row, i) : code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs));
+    out[input] = scale * (level_of(m, code, input) - zero);
   }
 }
 
 }  // namespace
 
 void dequantize_rows(const Matrix& m, const int64_t* ids, int64_t count, float* out, int threads) {
-  if (count * m.cols < 32768) threads = 1;
+  if (count * m.inputs < 32768) threads = 1;
   threads::parallel_for(count, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) dequantize_row(m, ids[i], out + i * m.cols);
+    for (int64_t i = begin; i < end; ++i) dequantize_row(m, ids[i], out + i * m.inputs);
   });
 }
 

@@ -9,7 +9,8 @@
 namespace kbit {
 
 // Activations in int8: one scale and one integer sum for each activation group of each token.
-// Layout: q [m, stride] with stride = kblocks·32 (padding is zero), scale and sum [m, groups].
+// Layout: q [m, stride] with stride = kblocks·32·dims (padding is zero), scale and sum [m, groups]. For a joint codebook a k-block has 32
+// bytes for each component: input dims·j + c of its 32·dims lies at 32·c + j.
 struct Activations {
   const int8_t* q;
   const float* scale;
@@ -32,7 +33,8 @@ struct VariantKernels {
 
 struct Kernels {
   const char* name;
-  // One token: x [cols] → q [stride], scale and sum [groups]. A group with NaN or Inf gets scale NaN and zeros.
+  // One token: x [cols] → q [stride], scale and sum [groups]. A group with NaN or Inf gets scale NaN and zeros. Joint codebooks take
+  // `quantize_input`; `fast` and `exact` take both kinds.
   void (*quantize)(const Matrix& matrix, const float* x, int8_t* q, float* scale, int32_t* sum);
   FastKernel fast;
   void (*exact)(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end,
@@ -44,20 +46,34 @@ struct Kernels {
   const VariantKernels* variants;
 };
 
+// Bytes of a token's int8 activations, and its activation groups.
+static inline int64_t input_bytes(const Matrix& matrix) { return matrix.kblocks * kBlockInputs * matrix.dims; }
+static inline int64_t input_groups(const Matrix& matrix) { return ceil_div(matrix.cols, matrix.activation_group); }
+
+// csrc/joint.cc: one token of a matrix of either kind, x [inputs].
+void quantize_input(const Kernels& kernels, const Matrix& matrix, const float* x, int8_t* q, float* scale, int32_t* sum);
+
+// csrc/matrix.cc: the integer codebook that is best for ascending values, n ≤ 256, in whole bytes (depth 0); q[i] stands for values[i].
+void fit_bytes(const float* values, int n, IntCodebook& book);
+
+// A matrix with a joint codebook as its decoded tiles and its activations lie: one input a code, components one after another in each k-block.
+Matrix flat(const Matrix& matrix);
+
 // csrc/variants.cc: fast mode by the matrix's variant for so many tokens.
 void run_fast(const Kernels& kernels, const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin,
               int64_t tile_end, uint8_t* scratch);
 
 // Levels of decoded tiles, as bytes; bounded so that they stay in the second-level cache.
 constexpr int64_t kScratchBytes = 512 * 1024;
+static inline int64_t decoded_bytes(const Matrix& matrix) { return matrix.kblocks * kBlockInputs * matrix.dims * kTileRows; }  // of a tile
 static inline int64_t tiles_per_strip(const Matrix& matrix) {
-  const int64_t strip = matrix.kblocks * kBlockInputs * kTileRows;
+  const int64_t strip = decoded_bytes(matrix);
   return strip >= kScratchBytes ? 1 : kScratchBytes / strip;
 }
 // What a kernel may keep of some tokens' activation groups beside the tiles.
 static inline int64_t term_bytes(const Matrix& matrix) { return 256 * matrix.kblocks; }
 static inline int64_t scratch_bytes(const Matrix& matrix) {
-  return term_bytes(matrix) + tiles_per_strip(matrix) * matrix.kblocks * kBlockInputs * kTileRows;
+  return term_bytes(matrix) + tiles_per_strip(matrix) * decoded_bytes(matrix);
 }
 
 extern const Kernels scalar_kernels;

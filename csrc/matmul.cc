@@ -34,22 +34,21 @@ thread_local Scratch tile_scratch;
 thread_local Scratch activation_scratch;
 
 // Threads pay from about a quarter of a million multiply-adds on.
-int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.cols * tokens < (1 << 18) ? 1 : threads; }
+int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.inputs * tokens < (1 << 18) ? 1 : threads; }
 
 }  // namespace
 
 void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
   threads = worth(m, tokens, threads);
-  const int64_t groups = ceil_div(m.cols, m.activation_group);
-  const int64_t stride = m.kblocks * kBlockInputs;
+  const int64_t groups = input_groups(m), stride = input_bytes(m);
   const int64_t q_bytes = ceil_div(tokens * stride, 64) * 64;
   uint8_t* memory = activation_scratch.get(q_bytes + tokens * groups * 8 + 64);
   auto* q = reinterpret_cast<int8_t*>(memory);
   auto* scale = reinterpret_cast<float*>(memory + q_bytes);
   auto* sum = reinterpret_cast<int32_t*>(scale + tokens * groups);
-  threads::parallel_for(tokens, tokens * m.cols < (1 << 15) ? 1 : threads, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) kernels.quantize(m, x + t * m.cols, q + t * stride, scale + t * groups, sum + t * groups);
+  threads::parallel_for(tokens, tokens * m.inputs < (1 << 15) ? 1 : threads, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) quantize_input(kernels, m, x + t * m.inputs, q + t * stride, scale + t * groups, sum + t * groups);
   });
   const Activations activations{q, scale, sum, stride, groups};
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {

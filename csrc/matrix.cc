@@ -53,6 +53,12 @@ constexpr DepthClass kClasses[] = {{8, 15}, {4, 31}, {2, 64}, {1, 128}, {0, 255}
 // Levels may miss by 2 % of the mean gap (rms): under 0.5 % more squared error than the codes' own rounding.
 constexpr double kTolerance = 0.02;
 
+void set_line(IntCodebook& book, const Fit& fit) {
+  book.step = static_cast<float>(fit.step);
+  book.centre = fit.step > 0 ? static_cast<int>(std::clamp(std::nearbyint(-fit.base / fit.step), 0.0, 255.0)) : 0;
+  book.base = static_cast<float>(fit.base + fit.step * book.centre);
+}
+
 void build_integer_codebook(Matrix& m) {
   IntCodebook& book = m.integer;
   std::memset(&book, 0, sizeof book);
@@ -74,14 +80,26 @@ void build_integer_codebook(Matrix& m) {
     if (std::sqrt(best.error) <= kTolerance * gap) break;
   }
   std::fill(book.q + n, book.q + 256, book.q[n - 1]);
-  book.step = static_cast<float>(best.step);
-  book.centre = best.step > 0 ? static_cast<int>(std::clamp(std::nearbyint(-best.base / best.step), 0.0, 255.0)) : 0;
-  book.base = static_cast<float>(best.base + best.step * book.centre);
+  set_line(book, best);
   book.identity = n == (1 << m.bits);
   for (int i = 0; i < n; ++i) book.identity = book.identity && book.q[i] == i;
 }
 
 }  // namespace
+
+void fit_bytes(const float* values, int n, IntCodebook& book) {
+  uint8_t q[256];
+  Fit best{0, 0, HUGE_VAL};
+  for (int range = 129; range <= 255; ++range) {
+    const Fit fit = fit_range(values, n, range, q);
+    if (fit.error >= best.error) continue;
+    best = fit;
+    std::copy(q, q + n, book.q);
+  }
+  book.depth = 0;
+  book.identity = false;
+  set_line(book, best);
+}
 
 Status build(Matrix& m, const float* levels, int n_levels) {
   if (m.rows < 1 || m.cols < 1 || m.bits < 1 || m.bits > 8 || n_levels < 1) return Status::invalid_argument;
@@ -89,6 +107,8 @@ Status build(Matrix& m, const float* levels, int n_levels) {
   if (m.group_size == -1) m.group_size = m.cols;
   if (m.group_size < 1 || m.group_size > m.cols) return Status::invalid_argument;
   if (m.group_size % 16 != 0 && m.group_size != m.cols) return Status::invalid_argument;
+  m.dims = 1;
+  m.inputs = m.cols;
   m.tiles = ceil_div(m.rows, kTileRows);
   m.kblocks = ceil_div(m.cols, kBlockInputs);
   m.groups = ceil_div(m.cols, m.group_size);

@@ -10,8 +10,8 @@ import kbit
 
 def test_public_names() -> None:
     assert sorted(kbit.__all__) == [
-        "CalibrationText", "CalibrationWindows", "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "decode", "encode",
-        "load", "save",
+        "CalibrationText", "CalibrationWindows", "KbitConfig", "Plan", "QuantizedTensor", "Scheme", "__version__", "advise", "decode",
+        "encode", "load", "save",
     ]  # fmt: skip
     assert set(kbit.__all__) <= set(dir(kbit))
     assert all(getattr(kbit, name) is not None for name in kbit.__all__)

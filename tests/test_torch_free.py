@@ -81,7 +81,7 @@ def test_every_module_below_torch_can_be_imported() -> None:
     code = """
 import importlib, pkgutil
 import kbit
-free = ("core", "native", "grids", "tensor", "entropy", "encoders", "store", "kernels", "engine", "cli")
+free = ("core", "native", "grids", "tensor", "entropy", "encoders", "store", "kernels", "engine", "charts", "cli")
 failed, names = [], [found.name for found in pkgutil.walk_packages(kbit.__path__, "kbit.") if found.name.split(".")[1] in free]
 for name in names:
     try: importlib.import_module(name)

@@ -11,6 +11,11 @@ void lookup(const Matrix& m, const Activations& x, int64_t tokens, float* y, int
 void integer(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
 void serial(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+// Fast mode of a joint codebook.
+void joint(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+// Tiles [begin, end) of signed bytes, decoded one after another in `strip`; `terms` holds term_bytes.
+void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, uint8_t* terms, const uint8_t* strip, int64_t begin, int64_t end, float* y,
+                      int64_t y_stride);
 uint64_t read(const uint8_t* data, int64_t bytes);
 int64_t dot_products(int64_t rounds);
 

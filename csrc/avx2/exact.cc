@@ -4,6 +4,7 @@
 #include "avx2.h"
 #include "decode.h"
 #include "for_bits.h"
+#include "for_joint.h"
 #include "scales.h"
 
 namespace kbit::avx2 {
@@ -23,7 +24,7 @@ struct Levels {
   __m256 low, high;
   const float* table;
 
-  explicit Levels(const Matrix& m) : low(_mm256_loadu_ps(m.levels)), high(_mm256_loadu_ps(m.levels + 8)), table(m.levels) {}
+  explicit Levels(const float* levels) : low(_mm256_loadu_ps(levels)), high(_mm256_loadu_ps(levels + 8)), table(levels) {}
 
   inline __m256 operator()(__m256i codes) const {
     if constexpr (K <= 3) return _mm256_permutevar8x32_ps(low, codes);
@@ -35,9 +36,11 @@ struct Levels {
   }
 };
 
-template <int K, int Tokens>
+// A code stands for D inputs.
+template <int K, int D, int Tokens>
 void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
-  const Levels<K> levels(m);
+  const Levels<K> levels[3] = {Levels<K>(m.levels), Levels<K>(m.levels + (D > 1 ? kJointEntries : 0)),
+                               Levels<K>(m.levels + (D > 2 ? 2 * kJointEntries : 0))};
   __m256 total[Tokens][2];
   for (int t = 0; t < Tokens; ++t) total[t][0] = total[t][1] = _mm256_setzero_ps();
   for (int64_t group = 0; group < m.groups; ++group) {
@@ -50,9 +53,12 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
       for (int64_t i = begin; i < end; ++i) {
         const __m256i four = load(strip + i / 4 * 64 + 32 * half);
         const __m256i codes = _mm256_and_si256(_mm256_srl_epi32(four, _mm_cvtsi32_si128(static_cast<int>(i % 4) * 8)), _mm256_set1_epi32(0xff));
-        const __m256 level = _mm256_sub_ps(levels(codes), zero);
-        for (int t = 0; t < Tokens; ++t) {
-          dot[t] = _mm256_add_ps(dot[t], _mm256_mul_ps(level, _mm256_set1_ps(x[(token + t) * m.cols + i])));
+        for (int d = 0; d < D; ++d) {
+          if (D > 1 && D * i + d >= m.inputs) break;
+          const __m256 level = _mm256_sub_ps(levels[d](codes), zero);
+          for (int t = 0; t < Tokens; ++t) {
+            dot[t] = _mm256_add_ps(dot[t], _mm256_mul_ps(level, _mm256_set1_ps(x[(token + t) * m.inputs + D * i + d])));
+          }
         }
       }
       const __m256 scale = load_scales(m, tile, group, half);
@@ -62,7 +68,7 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
   for (int t = 0; t < Tokens; ++t) store_rows(m, tile, y + (token + t) * y_stride, total[t][0], total[t][1]);
 }
 
-template <int K>
+template <int K, int D>
 void tiles(const Matrix& m, const Tables& tables, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
            uint8_t* strip) {
   for (int64_t tile = begin; tile < end; ++tile) {
@@ -73,8 +79,8 @@ void tiles(const Matrix& m, const Tables& tables, const float* x, int64_t tokens
       cursor.template emit<Output::codes>(1, tables, high);
     }
     int64_t token = 0;
-    for (; token + 4 <= tokens; token += 4) multiply_tile<K, 4>(m, x, strip, tile, token, y, y_stride);
-    for (; token < tokens; ++token) multiply_tile<K, 1>(m, x, strip, tile, token, y, y_stride);
+    for (; token + 4 <= tokens; token += 4) multiply_tile<K, D, 4>(m, x, strip, tile, token, y, y_stride);
+    for (; token < tokens; ++token) multiply_tile<K, D, 1>(m, x, strip, tile, token, y, y_stride);
   }
 }
 
@@ -85,7 +91,8 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(code);
   Tables tables;
   fill_tables(tables, m.trellis ? 6 : m.bits, value);
-  for_kind(m, [&]<int K>() { tiles<K>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
+  if (m.dims > 1) return for_joint(m.bits, m.dims, [&]<int K, int D>() { tiles<K, D>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
+  for_kind(m, [&]<int K>() { tiles<K, 1>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx2

@@ -229,8 +229,14 @@ void fast_trellis(const Matrix& m, const Activations& x, int64_t tokens, float* 
 
 }  // namespace
 
+void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, uint8_t* terms, const uint8_t* strip, int64_t begin, int64_t end, float* y,
+                      int64_t y_stride) {
+  multiply_strip<0>(m, x, tokens, reinterpret_cast<Term*>(terms), strip, begin, end, y, y_stride);
+}
+
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (m.trellis) return fast_trellis(m, x, tokens, y, y_stride, begin, end, scratch);
+  if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
   uint8_t value[256];
   table_values(m.integer, value);
   Tables tables;

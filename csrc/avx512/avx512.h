@@ -13,6 +13,10 @@ void serial(const Matrix& m, const Activations& x, int64_t tokens, float* y, int
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
 // The same as fast, several tokens by the matrix tiles of AMX where groups allow it.
 void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+// Fast mode of a joint codebook.
+void joint(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch);
+// Tiles [begin, end), decoded one after another in `strip`.
+void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride);
 uint64_t read(const uint8_t* data, int64_t bytes);
 int64_t dot_products(int64_t rounds);
 

@@ -25,9 +25,9 @@
 namespace kbit::avx512 {
 
 // Emits the eight registers of a k-block: emit.template at<S>(register) for step S, inputs 4S … 4S + 3, steps in ascending order
-// within each half of four. `blocks[p]` points at the k-block in plane p.
-template <int K, Output Out, class Emit>
-inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const TablesOf<K>& t, Emit& emit) {
+// within each half of four. `blocks[p]` points at the k-block in plane p. The register is what the tables `t` look up.
+template <int K, Output Out, class T, class Emit>
+inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const T& t, Emit& emit) {
   [[maybe_unused]] const __m512i nibbles = _mm512_set1_epi8(0x0f);
   if constexpr (is_trellis(K)) {
     decode_trellis<bits_of(K), Out>(blocks, t, emit);

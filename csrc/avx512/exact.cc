@@ -2,6 +2,7 @@
 #include "avx512.h"
 #include "decode.h"
 #include "for_bits.h"
+#include "for_joint.h"
 #include "scales.h"
 
 namespace kbit::avx512 {
@@ -13,8 +14,8 @@ struct Levels {
   __m512 low, high;
   const float* table;
 
-  explicit inline __attribute__((always_inline)) Levels(const Matrix& m)
-      : low(_mm512_loadu_ps(m.levels)), high(_mm512_loadu_ps(m.levels + 16)), table(m.levels) {}
+  explicit inline __attribute__((always_inline)) Levels(const float* levels)
+      : low(_mm512_loadu_ps(levels)), high(_mm512_loadu_ps(levels + 16)), table(levels) {}
 
   inline __attribute__((always_inline)) __m512 operator()(__m512i codes) const {
     if constexpr (K <= 4) return _mm512_permutexvar_ps(codes, low);
@@ -23,11 +24,12 @@ struct Levels {
   }
 };
 
-// Tokens · Count independent sums, each over ascending inputs.
-template <int K, int Tokens, int Count>
+// Tokens · Count independent sums, each over ascending inputs. A code stands for D of them.
+template <int K, int D, int Tokens, int Count>
 void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
-  const Levels<K> levels(m);
+  const Levels<K> levels[3] = {Levels<K>(m.levels), Levels<K>(m.levels + (D > 1 ? kJointEntries : 0)),
+                               Levels<K>(m.levels + (D > 2 ? 2 * kJointEntries : 0))};
   __m512 total[Tokens][Count];
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
@@ -52,12 +54,16 @@ void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64
       for (int64_t i = 4 * step; i < stop; ++i) {
 #pragma GCC unroll 4
         for (int c = 0; c < Count; ++c) {
-          const __m512 level = _mm512_sub_ps(levels(codes[c]), zero[c]);
-          codes[c] = _mm512_srli_epi32(codes[c], 8);
+#pragma GCC unroll 3
+          for (int d = 0; d < D; ++d) {
+            if (D > 1 && D * i + d >= m.inputs) break;
+            const __m512 level = _mm512_sub_ps(levels[d](codes[c]), zero[c]);
 #pragma GCC unroll 8
-          for (int t = 0; t < Tokens; ++t) {
-            dot[t][c] = _mm512_add_ps(dot[t][c], _mm512_mul_ps(level, _mm512_set1_ps(x[(token + t) * m.cols + i])));
+            for (int t = 0; t < Tokens; ++t) {
+              dot[t][c] = _mm512_add_ps(dot[t][c], _mm512_mul_ps(level, _mm512_set1_ps(x[(token + t) * m.inputs + D * i + d])));
+            }
           }
+          codes[c] = _mm512_srli_epi32(codes[c], 8);
         }
       }
     }
@@ -75,35 +81,36 @@ void multiply_tiles(const Matrix& m, const float* x, const uint8_t* strip, int64
   }
 }
 
-template <int K>
+template <int K, int D>
 void multiply_strip(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
   const int64_t tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   int64_t token = 0;
   for (; token + 8 <= tokens; token += 8) {
-    for (int64_t tile = begin; tile < end; ++tile) multiply_tiles<K, 8, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+    for (int64_t tile = begin; tile < end; ++tile) multiply_tiles<K, D, 8, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
   }
   for (; token < tokens; ++token) {
     int64_t tile = begin;
-    for (; tile + 4 <= end; tile += 4) multiply_tiles<K, 1, 4>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
-    for (; tile < end; ++tile) multiply_tiles<K, 1, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+    for (; tile + 4 <= end; tile += 4) multiply_tiles<K, D, 1, 4>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
+    for (; tile < end; ++tile) multiply_tiles<K, D, 1, 1>(m, x, strip + (tile - begin) * tile_bytes, tile, token, y, y_stride);
   }
 }
 
-template <int K>
+template <int K, int D>
 void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   const TablesOf<K> tables(kOrder<8, 0>.code);  // every code stays itself
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Output::codes>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    multiply_strip<K>(m, x, tokens, scratch, tile, stop, y, y_stride);
+    multiply_strip<K, D>(m, x, tokens, scratch, tile, stop, y, y_stride);
   }
 }
 
 }  // namespace
 
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
-  for_kind(m, [&]<int K>() { tiles<K>(m, x, tokens, y, y_stride, begin, end, scratch); });
+  if (m.dims > 1) return for_joint(m.bits, m.dims, [&]<int K, int D>() { tiles<K, D>(m, x, tokens, y, y_stride, begin, end, scratch); });
+  for_kind(m, [&]<int K>() { tiles<K, 1>(m, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx512

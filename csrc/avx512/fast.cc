@@ -212,8 +212,7 @@ void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, i
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
     for (int64_t t = tile; t < stop; ++t) decode_tile<K, Out>(m, tables, t, scratch + (t - tile) * tile_bytes);
-    if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, scratch, tile, stop, y, y_stride);
-    else multiply_strip<true>(m, x, tokens, scratch, tile, stop, y, y_stride);
+    multiply_decoded(m, x, tokens, scratch, tile, stop, y, y_stride);
   }
 }
 
@@ -225,7 +224,13 @@ void run(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_
 
 }  // namespace
 
+void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
+  if (m.zero_point == nullptr) multiply_strip<false>(m, x, tokens, strip, begin, end, y, y_stride);
+  else multiply_strip<true>(m, x, tokens, strip, begin, end, y, y_stride);
+}
+
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
+  if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
   for_kind(m, [&]<int K>() {
     // Below k = 8 a lookup costs no more than the mask that a plain code would need.
     if constexpr (K == 8) {

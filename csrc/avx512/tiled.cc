@@ -2,7 +2,7 @@
 //
 // One instruction multiplies 16 tokens × 64 inputs of int8 with 64 inputs × 16 rows of levels, 16,384 multiply-adds into 256 32-bit sums. A
 // tile decodes to 64 bytes for each four inputs, which is the order that the unit wants: for many tokens a strip of tiles at once, into the
-// second-level cache; for up to sixteen a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through
+// second-level cache; for up to 32 a group at a time, as it is needed. Tokens' bytes are read where they lie. Sums of a group go through
 // memory to the vector unit, which finishes them while the next group is multiplied.
 #include <cstring>
 
@@ -12,6 +12,8 @@
 #include "decode.h"
 #include "finish.h"
 #include "for_bits.h"
+#include "for_joint.h"
+#include "joint.h"
 #include "scales.h"
 #include "tiles.h"
 
@@ -60,11 +62,13 @@ void fill_terms(const Matrix& m, const Activations& x, int64_t token, int64_t co
   }
 }
 
-// Up to sixteen tokens.
+// Up to sixteen tokens; the first `others` belong to the block before, too, which writes their outputs.
 struct Block {
   const int8_t* q;
-  int64_t stride, tokens, groups;
+  int64_t stride, tokens, others, groups;
   const Terms* terms;
+  float* y;
+  inline __attribute__((always_inline)) bool writes(int t) const { return t >= others && t < tokens; }
 };
 
 // Inputs of a group, whole k-blocks: the last one has the padding too.
@@ -88,7 +92,12 @@ void decode_some(const void* tables, const uint8_t** blocks, int64_t count, uint
   decode_blocks<K, Output::looked_up>(*static_cast<const TablesOf<K>*>(tables), blocks, count, out);
 }
 
-// Levels of a tile that is decoded group by group, each once and in order.
+template <int K, int D>
+void decode_joint(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out) {
+  decode_joint_blocks<K, D>(*static_cast<const JointTables<K, D>*>(tables), blocks, count / D, out);
+}
+
+// Levels of a tile that is decoded group by group, each once and in order. `m` is the matrix as its planes lie.
 class Fresh {
  public:
   inline __attribute__((always_inline)) Fresh(const Matrix& m, int64_t tile, Decode decode, const void* tables) : decode_(decode), tables_(tables) {
@@ -107,96 +116,113 @@ class Fresh {
   alignas(64) uint8_t levels_[2][kMostInputs * kTileRows];
 };
 
-// Sums of a block's groups with a tile.
-template <int Tokens, int Step, bool Centred, class Levels>
+// Sums of the groups of one block or two with a tile.
+template <int Blocks, int Tokens, int Step, bool Centred, class Levels>
 class Sums {
  public:
-  inline __attribute__((always_inline)) Sums(const Matrix& m, const Block& block, Levels& levels) : m_(m), block_(block), levels_(levels) {
-    levels_.prepare(Inputs(m_, 0, block_.groups), 0);
+  inline __attribute__((always_inline)) Sums(const Matrix& m, const Block* blocks, Levels& levels) : m_(m), blocks_(blocks), levels_(levels) {
+    levels_.prepare(Inputs(m_, 0, blocks_->groups), 0);
   }
 
   // Groups in order.
   inline __attribute__((always_inline)) void begin(int64_t group) {
-    if (group >= block_.groups) return;
-    if (group + 1 < block_.groups) levels_.prepare(Inputs(m_, group + 1, block_.groups), group + 1);
-    const Inputs inputs(m_, group, block_.groups);
+    const int64_t groups = blocks_->groups;
+    if (group >= groups) return;
+    if (group + 1 < groups) levels_.prepare(Inputs(m_, group + 1, groups), group + 1);
+    const Inputs inputs(m_, group, groups);
     const uint8_t* levels = levels_.of(inputs, group);
     tiles::zero<tiles::kSums>();
+    if constexpr (Blocks == 2) tiles::zero<tiles::kOtherSums>();
     for (int64_t i = inputs.begin; i < inputs.end; i += Step, levels += Step * kTileRows) {
-      tiles::load<tiles::kTokens>(block_.q + i, block_.stride);
       tiles::load<tiles::kLevels>(levels, 64);
-      tiles::multiply<Centred>();
+      tiles::load<tiles::kTokens>(blocks_[0].q + i, blocks_[0].stride);
+      tiles::multiply<tiles::kSums, Centred>();
+      if constexpr (Blocks == 2) {
+        tiles::load<tiles::kTokens>(blocks_[1].q + i, blocks_[1].stride);
+        tiles::multiply<tiles::kOtherSums, Centred>();
+      }
     }
-    tiles::store<tiles::kSums>(sums_[group % kPlaces], 64);
+    tiles::store<tiles::kSums>(sums_[group % kPlaces][0], 64);
+    if constexpr (Blocks == 2) tiles::store<tiles::kOtherSums>(sums_[group % kPlaces][1], 64);
   }
 
-  inline __attribute__((always_inline)) __m512i of(int64_t group, int token) const { return _mm512_load_si512(sums_[group % kPlaces][token]); }
+  inline __attribute__((always_inline)) __m512i of(int64_t group, int block, int token) const {
+    return _mm512_load_si512(sums_[group % kPlaces][block][token]);
+  }
 
  private:
   static constexpr int kPlaces = kUnderWay + 2;
   const Matrix& m_;
-  const Block& block_;
+  const Block* blocks_;
   Levels& levels_;
-  alignas(64) int32_t sums_[kPlaces][Tokens][kTileRows];
+  alignas(64) int32_t sums_[kPlaces][Blocks][Tokens][kTileRows];
 };
 
 // The rows of one tile.
-template <int Tokens, int Step, bool Zero, bool Centred, class Levels>
-void multiply_tile(const Matrix& m, const Block& block, Levels& levels, int64_t tile, float* y, int64_t y_stride) {
+template <int Blocks, int Tokens, int Step, bool Zero, bool Centred, class Levels>
+void multiply_tile(const Matrix& m, const Block* blocks, Levels& levels, int64_t tile, int64_t y_stride) {
   const __mmask16 rows = first(m.rows - tile * kTileRows);
-  float* const to = y + tile * kTileRows;
-  Sums<Tokens, Step, Centred, Levels> sums(m, block, levels);
+  Sums<Blocks, Tokens, Step, Centred, Levels> sums(m, blocks, levels);
   for (int64_t a = 0; a < kUnderWay; ++a) sums.begin(a);
-  __m512 total[Tokens];
-#pragma GCC unroll 16
-  for (int t = 0; t < Tokens; ++t) {
-    if (t < block.tokens) _mm_prefetch(reinterpret_cast<const char*>(to + t * y_stride + kTileRows), _MM_HINT_ET0);
-    total[t] = _mm512_setzero_ps();
-  }
-  Groups groups(m);
-  for (int64_t a = 0; a < block.groups; ++a, groups.next()) {
-    sums.begin(a + kUnderWay);
-    prefetch_scales(m, tile, groups.current());
-    const Terms& terms = block.terms[a];
-    const __m512 scale = load_scales(m, tile, groups.current());
-    const __m512 base = Zero ? base_less_zero(m, tile, groups.current()) : scale;
+  __m512 total[Blocks][Tokens];
+  for (int b = 0; b < Blocks; ++b) {
+    const float* const next = blocks[b].y + (tile + 1) * kTileRows;
 #pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
-      __m512i dot = sums.of(a, t);
-      if constexpr (!Centred) dot = _mm512_add_epi32(dot, _mm512_set1_epi32(terms.start[t]));
-      __m512 rest = _mm512_set1_ps(terms.rest[t]);
-      if constexpr (Zero) rest = _mm512_mul_ps(base, rest);
-      total[t] = add_group(total[t], dot, _mm512_set1_ps(terms.unit[t]), rest, scale);
+      if (blocks[b].writes(t)) _mm_prefetch(reinterpret_cast<const char*>(next + t * y_stride), _MM_HINT_ET0);
+      total[b][t] = _mm512_setzero_ps();
     }
   }
+  Groups groups(m);
+  for (int64_t a = 0; a < blocks->groups; ++a, groups.next()) {
+    sums.begin(a + kUnderWay);
+    prefetch_scales(m, tile, groups.current());
+    const __m512 scale = load_scales(m, tile, groups.current());
+    const __m512 base = Zero ? base_less_zero(m, tile, groups.current()) : scale;
+#pragma GCC unroll 2
+    for (int b = 0; b < Blocks; ++b) {
+      const Terms& terms = blocks[b].terms[a];
 #pragma GCC unroll 16
-  for (int t = 0; t < Tokens; ++t) {
-    if (t < block.tokens) _mm512_mask_storeu_ps(to + t * y_stride, rows, total[t]);
+      for (int t = 0; t < Tokens; ++t) {
+        __m512i dot = sums.of(a, b, t);
+        if constexpr (!Centred) dot = _mm512_add_epi32(dot, _mm512_set1_epi32(terms.start[t]));
+        __m512 rest = _mm512_set1_ps(terms.rest[t]);
+        if constexpr (Zero) rest = _mm512_mul_ps(base, rest);
+        total[b][t] = add_group(total[b][t], dot, _mm512_set1_ps(terms.unit[t]), rest, scale);
+      }
+    }
+  }
+  for (int b = 0; b < Blocks; ++b) {
+    float* const to = blocks[b].y + tile * kTileRows;
+#pragma GCC unroll 16
+    for (int t = 0; t < Tokens; ++t) {
+      if (blocks[b].writes(t)) _mm512_mask_storeu_ps(to + t * y_stride, rows, total[b][t]);
+    }
   }
 }
 
-// Chooses the tokens, the step, and whether there are zero points and levels are centred. The unit is configured for the block's tokens.
-template <int Step, class Levels>
-void multiply_tile(const Matrix& m, const Block& block, bool centred, Levels& levels, int64_t tile, float* y, int64_t y_stride) {
+// Chooses the tokens, and whether there are zero points and levels are centred. The unit is configured for the blocks' tokens.
+template <int Blocks, int Step, class Levels>
+void multiply_tile(const Matrix& m, const Block* blocks, bool centred, Levels& levels, int64_t tile, int64_t y_stride) {
   const auto with = [&]<int Tokens>() {
     if (m.zero_point == nullptr) {
-      if (centred) multiply_tile<Tokens, Step, false, true>(m, block, levels, tile, y, y_stride);
-      else multiply_tile<Tokens, Step, false, false>(m, block, levels, tile, y, y_stride);
+      if (centred) multiply_tile<Blocks, Tokens, Step, false, true>(m, blocks, levels, tile, y_stride);
+      else multiply_tile<Blocks, Tokens, Step, false, false>(m, blocks, levels, tile, y_stride);
     } else {
-      if (centred) multiply_tile<Tokens, Step, true, true>(m, block, levels, tile, y, y_stride);
-      else multiply_tile<Tokens, Step, true, false>(m, block, levels, tile, y, y_stride);
+      if (centred) multiply_tile<Blocks, Tokens, Step, true, true>(m, blocks, levels, tile, y_stride);
+      else multiply_tile<Blocks, Tokens, Step, true, false>(m, blocks, levels, tile, y_stride);
     }
   };
-  if (block.tokens <= 8) with.template operator()<8>();
+  if (Blocks == 1 && blocks->tokens <= 8) with.template operator()<8>();
   else with.template operator()<16>();
 }
 
 // Not std::min: a shared function compiled for this instruction set might stand in for everybody's.
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// What there is to do.
+// What there is to do. `packed` is the matrix as its planes lie, `m` as its decoded tiles do: they differ with a joint codebook.
 struct Task {
-  const Matrix& m;
+  const Matrix &packed, &m;
   const Activations& x;
   int64_t tokens;
   float* y;
@@ -208,21 +234,24 @@ struct Task {
   Terms* terms;
   uint8_t* strip;
 
-  // Up to sixteen tokens from `token` on, their terms filled in.
-  Block block(int64_t token) const {
-    const Block block{x.q + token * x.stride, x.stride, smaller(tokens - token, kUnitTokens), x.groups, terms};
-    fill_terms(m, x, token, block.tokens, terms);
-    return block;
+  // `count` tokens from `token` on, their terms filled in.
+  Block block(int64_t token, int64_t count, int64_t others, Terms* filled) const {
+    fill_terms(m, x, token, count, filled);
+    return {x.q + token * x.stride, x.stride, count, others, x.groups, filled, y + token * y_stride};
   }
 };
 
-template <int Step>
-void one_block(const Task& task) {
-  const Block block = task.block(0);
-  tiles::Configuration(static_cast<int>(block.tokens), Step).load();
+// One block, or two of the same size, since to configure the unit anew costs more than a token that both have.
+template <int Blocks, int Step>
+void few_tokens(const Task& task) {
+  const int64_t size = (task.tokens + Blocks - 1) / Blocks, second = task.tokens - size;
+  Block blocks[Blocks];
+  blocks[0] = task.block(0, size, 0, task.terms);
+  if constexpr (Blocks == 2) blocks[1] = task.block(second, size, size - second, reinterpret_cast<Terms*>(task.strip));
+  tiles::Configuration(static_cast<int>(size), Step).load();
   for (int64_t tile = task.begin; tile < task.end; ++tile) {
-    Fresh levels(task.m, tile, task.decode, task.tables);
-    multiply_tile<Step>(task.m, block, task.centred, levels, tile, task.y, task.y_stride);
+    Fresh levels(task.packed, tile, task.decode, task.tables);
+    multiply_tile<Blocks, Step>(task.m, blocks, task.centred, levels, tile, task.y_stride);
   }
 }
 
@@ -235,17 +264,32 @@ void many_blocks(const Task& task) {
     const int64_t end = smaller(begin + step, task.end);
     for (int64_t tile = begin; tile < end; ++tile) {
       const uint8_t* blocks[3];
-      block_pointers(m, tile, 0, blocks);
+      block_pointers(task.packed, tile, 0, blocks);
       task.decode(task.tables, blocks, m.kblocks, task.strip + (tile - begin) * tile_bytes);
     }
     for (int64_t token = 0; token < task.tokens; token += kUnitTokens) {
-      const Block block = task.block(token);
+      const Block block = task.block(token, smaller(task.tokens - token, kUnitTokens), 0, task.terms);
       if (block.tokens != configured) tiles::Configuration(static_cast<int>(configured = block.tokens), Step).load();
       for (int64_t tile = begin; tile < end; ++tile) {
         Decoded levels{task.strip + (tile - begin) * tile_bytes};
-        multiply_tile<Step>(m, block, task.centred, levels, tile, task.y + token * task.y_stride, task.y_stride);
+        multiply_tile<1, Step>(m, &block, task.centred, levels, tile, task.y_stride);
       }
     }
+  }
+}
+
+void run(const Task& task) {
+  // Groups are whole multiplications of 64 inputs, or else of 32.
+  const bool wide = task.m.activation_group % 64 == 0 && task.m.kblocks % 2 == 0;
+  if (task.tokens <= kUnitTokens) {
+    if (wide) few_tokens<1, 64>(task);
+    else few_tokens<1, 32>(task);
+  } else if (task.tokens <= 2 * kUnitTokens) {
+    if (wide) few_tokens<2, 64>(task);
+    else few_tokens<2, 32>(task);
+  } else {
+    if (wide) many_blocks<64>(task);
+    else many_blocks<32>(task);
   }
 }
 
@@ -254,19 +298,21 @@ void many_blocks(const Task& task) {
 void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (tokens < kFewest || m.activation_group % kBlockInputs != 0) return fast(m, x, tokens, y, y_stride, begin, end, scratch);
   const Book book(m.integer);
-  const bool wide = m.activation_group % 64 == 0 && m.kblocks % 2 == 0;  // groups are whole multiplications of 64 inputs, or else of 32
-  for_kind(m, [&]<int K>() {
-    const TablesOf<K> tables(book.value);
-    const Task task{m,       x, tokens, y, y_stride, begin, end, book.centred, decode_some<K>, &tables, reinterpret_cast<Terms*>(scratch),
-                    scratch + term_bytes(m)};
-    if (tokens <= kUnitTokens) {
-      if (wide) one_block<64>(task);
-      else one_block<32>(task);
-    } else {
-      if (wide) many_blocks<64>(task);
-      else many_blocks<32>(task);
-    }
-  });
+  const auto task = [&](const Matrix& decoded, Decode decode, const void* tables) {
+    run({m, decoded, x, tokens, y, y_stride, begin, end, book.centred, decode, tables, reinterpret_cast<Terms*>(scratch), scratch + term_bytes(m)});
+  };
+  if (m.dims > 1) {
+    const Matrix decoded = flat(m);
+    for_joint(m.bits, m.dims, [&]<int K, int D>() {
+      const JointTables<K, D> tables(book.value);
+      task(decoded, decode_joint<K, D>, &tables);
+    });
+  } else {
+    for_kind(m, [&]<int K>() {
+      const TablesOf<K> tables(book.value);
+      task(m, decode_some<K>, &tables);
+    });
+  }
   tiles::release();
 }
 

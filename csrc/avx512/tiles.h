@@ -9,14 +9,15 @@
 
 namespace kbit::avx512::tiles {
 
-// What registers hold. One of each will do: more of them, used in turn, gained nothing.
-constexpr int kSums = 0, kTokens = 1, kLevels = 2;
+// What registers hold. Each block of tokens has sums of its own; more registers, used in turn, gained nothing.
+constexpr int kSums = 0, kOtherSums = 3, kTokens = 1, kLevels = 2;
 
 // Shapes for `tokens` tokens, 1 … 16, and `inputs` inputs of a multiplication, 32 or 64.
 class Configuration {
  public:
   Configuration(int tokens, int inputs) {
     set(kSums, tokens, 4 * kTileRows);
+    set(kOtherSums, tokens, 4 * kTileRows);
     set(kTokens, tokens, inputs);
     set(kLevels, inputs / 4, 4 * kTileRows);
   }
@@ -54,10 +55,10 @@ inline __attribute__((always_inline)) void store(void* p, int64_t stride) {
 }
 
 // Sums += signed tokens · levels, four inputs for each 32-bit sum; levels signed or not.
-template <bool SignedLevels>
+template <int Sums, bool SignedLevels>
 inline __attribute__((always_inline)) void multiply() {
-  if constexpr (SignedLevels) asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kTokens), "i"(kLevels));
-  else asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kTokens), "i"(kLevels));
+  if constexpr (SignedLevels) asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(kTokens), "i"(kLevels));
+  else asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(kTokens), "i"(kLevels));
 }
 
 }  // namespace kbit::avx512::tiles

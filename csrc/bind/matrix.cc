@@ -5,9 +5,9 @@ namespace kbit {
 
 void bind_matrix(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix")
-      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats, bool>(), nb::arg("rows"), nb::arg("cols"), nb::arg("bits"),
-           nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"), nb::arg("super_scale"), nb::arg("zero_point"),
-           nb::arg("levels"), nb::arg("trellis") = false)
+      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats, int, bool>(), nb::arg("rows"), nb::arg("cols"),
+           nb::arg("bits"), nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"), nb::arg("super_scale"),
+           nb::arg("zero_point"), nb::arg("levels"), nb::arg("dims") = 1, nb::arg("trellis") = false)
       // Addresses of contiguous fp32 memory: an ndarray argument costs microseconds, an integer nothing.
       .def(
           "matmul",
@@ -40,7 +40,9 @@ void bind_matrix(nb::module_& m) {
       .def("integer_codebook", [](const PackedMatrix& self) {
         const IntCodebook& book = self.matrix.integer;
         nb::list q;
-        for (int i = 0; i < self.matrix.n_levels; ++i) q.append(static_cast<int>(book.q[i]));
+        for (int c = 0; c < self.matrix.dims; ++c) {
+          for (int i = 0; i < self.matrix.n_levels; ++i) q.append(static_cast<int>(book.q[kJointEntries * c + i]));
+        }
         nb::dict out;
         out["q"] = q;
         out["step"] = book.step;

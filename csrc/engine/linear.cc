@@ -7,14 +7,14 @@
 namespace kbit::engine {
 
 void quantize_rows(const Worker& worker, const Matrix& like, const float* x, int64_t stride, int64_t begin, int64_t end, const QuantizedRows& out) {
-  const int64_t groups = ceil_div(like.cols, like.activation_group), bytes = like.kblocks * kBlockInputs;
+  const int64_t groups = input_groups(like), bytes = input_bytes(like);
   for (int64_t r = begin; r < end; ++r) {
-    worker.step.kernels.quantize(like, x + (r - begin) * stride, out.q + r * bytes, out.scale + r * groups, out.sum + r * groups);
+    quantize_input(worker.step.kernels, like, x + (r - begin) * stride, out.q + r * bytes, out.scale + r * groups, out.sum + r * groups);
   }
 }
 
 Activations activations_of(const Matrix& like, const QuantizedRows& rows, int64_t first) {
-  const int64_t groups = ceil_div(like.cols, like.activation_group), bytes = like.kblocks * kBlockInputs;
+  const int64_t groups = input_groups(like), bytes = input_bytes(like);
   return {rows.q + first * bytes, rows.scale + first * groups, rows.sum + first * groups, bytes, groups};
 }
 
@@ -41,8 +41,8 @@ struct Span {
 
 Span next_span(const Worker& worker, const Linear& op, size_t begin) {
   size_t end = begin + 1;
-  const int64_t group = packed_fast(worker, op.parts[begin]) ? group_of(op.parts[begin].weight) : 0;
-  while (end < op.parts.size() && group == (packed_fast(worker, op.parts[end]) ? group_of(op.parts[end].weight) : 0)) ++end;
+  const int64_t group = packed_fast(worker, op.parts[begin]) ? form_of(op.parts[begin].weight) : 0;
+  while (end < op.parts.size() && group == (packed_fast(worker, op.parts[end]) ? form_of(op.parts[end].weight) : 0)) ++end;
   return {begin, end};
 }
 

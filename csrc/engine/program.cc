@@ -18,8 +18,8 @@ struct Needs {
   void weight(const Weight& w) {
     input_cols = std::max(input_cols, w.cols());
     if (w.packed == nullptr) return;
-    quantized_bytes = std::max(quantized_bytes, w.packed->kblocks * kBlockInputs);
-    quantized_groups = std::max(quantized_groups, ceil_div(w.packed->cols, w.packed->activation_group));
+    quantized_bytes = std::max(quantized_bytes, input_bytes(*w.packed));
+    quantized_groups = std::max(quantized_groups, input_groups(*w.packed));
     decoded = std::max(decoded, scratch_bytes(*w.packed));
   }
   void operator()(const Embed& op) { weight(op.table); }

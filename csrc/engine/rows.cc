@@ -23,8 +23,8 @@ void table_row(const Worker& worker, const Weight& table, int64_t index, float f
   const Matrix& m = *table.packed;
   float* line = worker.own.normed;
   dequantize_rows(m, &index, 1, line, 1);
-  if (!accumulate) std::memset(out, 0, static_cast<size_t>(m.cols) * sizeof(float));
-  worker.step.vector.add(line, factor, m.cols, out);
+  if (!accumulate) std::memset(out, 0, static_cast<size_t>(m.inputs) * sizeof(float));
+  worker.step.vector.add(line, factor, m.inputs, out);
 }
 
 }  // namespace

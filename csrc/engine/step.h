@@ -94,8 +94,10 @@ struct Inputs {
   int64_t count;
 };
 
-// Size of the shared activation group that a packed matrix wants; 0 for a dense one.
-inline int64_t group_of(const Weight& weight) { return weight.packed != nullptr ? weight.packed->activation_group : 0; }
+// Names the form of int8 activations that a packed matrix wants; 0 for a dense one.
+inline int64_t form_of(const Weight& weight) {
+  return weight.packed != nullptr ? weight.packed->activation_group * (kMostDims + 1) + weight.packed->dims : 0;
+}
 
 void quantize_rows(const Worker& worker, const Matrix& like, const float* x, int64_t stride, int64_t begin, int64_t end, const QuantizedRows& out);
 Activations activations_of(const Matrix& like, const QuantizedRows& rows, int64_t first);

@@ -17,7 +17,7 @@ template <bool InRegisters>
 struct Levels {
   const float* table;
 
-  explicit Levels(const Matrix& m) : table(m.levels) {}
+  explicit Levels(const float* levels) : table(levels) {}
   template <int J>
   KBIT_INLINE float32x4_t at(const uint8_t* codes) const {
     float32x4_t level = vld1q_dup_f32(table + codes[J]);
@@ -30,7 +30,7 @@ template <>
 struct Levels<true> {
   uint8x16x4_t table;  // the sixteen floats' bytes
 
-  explicit Levels(const Matrix& m) : table(vld1q_u8_x4(reinterpret_cast<const uint8_t*>(m.levels))) {}
+  explicit Levels(const float* levels) : table(vld1q_u8_x4(reinterpret_cast<const uint8_t*>(levels))) {}
   template <int J>
   KBIT_INLINE float32x4_t at(const uint8_t* codes) const {
     // Four times the code in each byte of its lane, plus 0 1 2 3.
@@ -42,22 +42,26 @@ struct Levels<true> {
 };
 
 // Dots of rows 4·First … 4·(First + Quarters) − 1 of a decoded tile with `Tokens` tokens over the inputs [begin, end) of a group.
-// A function of its own, so that the totals around it do not take registers from this loop.
-template <bool InRegisters, int Tokens, int First, int Quarters>
+// A function of its own, so that the totals around it do not take registers from this loop. A code stands for D inputs.
+template <bool InRegisters, int D, int Tokens, int First, int Quarters>
 __attribute__((noinline)) void group_dots(const Matrix& m, const uint8_t* strip, const Rows& zeros, const float* x, int64_t begin, int64_t end,
                                           Rows (&dots)[Tokens]) {
-  const Levels<InRegisters> levels(m);
-  const int64_t stride = m.cols;
+  const Levels<InRegisters> levels[3] = {Levels<InRegisters>(m.levels), Levels<InRegisters>(m.levels + (D > 1 ? kJointEntries : 0)),
+                                         Levels<InRegisters>(m.levels + (D > 2 ? 2 * kJointEntries : 0))};
+  const int64_t stride = m.inputs;
   float32x4_t zero[Quarters], dot[Tokens][Quarters];
   unroll<Quarters>([&]<int Q>() KBIT_INLINE { zero[Q] = zeros.quarter[First + Q]; });
   unroll<Tokens * Quarters>([&]<int I>() KBIT_INLINE { dot[I / Quarters][I % Quarters] = vdupq_n_f32(0.0f); });
   const auto input = [&]<int J>(int64_t i) KBIT_INLINE {
     const uint8_t* codes = strip + i / 4 * 64 + 16 * First;
-    float32x4_t level[Quarters];
-    unroll<Quarters>([&]<int Q>() KBIT_INLINE { level[Q] = vsubq_f32(levels.template at<J>(codes + 16 * Q), zero[Q]); });
-    unroll<Tokens>([&]<int T>() KBIT_INLINE {
-      const float value = x[T * stride + i];
-      unroll<Quarters>([&]<int Q>() KBIT_INLINE { dot[T][Q] = vaddq_f32(dot[T][Q], vmulq_n_f32(level[Q], value)); });
+    unroll<D>([&]<int C>() KBIT_INLINE {
+      if (D > 1 && D * i + C >= m.inputs) return;
+      float32x4_t level[Quarters];
+      unroll<Quarters>([&]<int Q>() KBIT_INLINE { level[Q] = vsubq_f32(levels[C].template at<J>(codes + 16 * Q), zero[Q]); });
+      unroll<Tokens>([&]<int T>() KBIT_INLINE {
+        const float value = x[T * stride + D * i + C];
+        unroll<Quarters>([&]<int Q>() KBIT_INLINE { dot[T][Q] = vaddq_f32(dot[T][Q], vmulq_n_f32(level[Q], value)); });
+      });
     });
   };
   int64_t i = begin;  // a multiple of four
@@ -68,7 +72,7 @@ __attribute__((noinline)) void group_dots(const Matrix& m, const uint8_t* strip,
   unroll<Tokens * Quarters>([&]<int I>() KBIT_INLINE { dots[I / Quarters].quarter[First + I % Quarters] = dot[I / Quarters][I % Quarters]; });
 }
 
-template <bool InRegisters, int Tokens>
+template <bool InRegisters, int D, int Tokens>
 void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_t tile, int64_t token, float* y, int64_t y_stride) {
   constexpr int quarters = 2;  // at a time: enough independent sums to hide an addition's latency, and no register spilled
   Rows total[Tokens], dots[Tokens];
@@ -78,7 +82,7 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
     const int64_t end = group + 1 == m.groups ? m.cols : begin + m.group_size;
     const Rows zeros = load_zeros(m, tile, group);
     unroll<4 / quarters>([&]<int Pass>() KBIT_INLINE {
-      group_dots<InRegisters, Tokens, Pass * quarters, quarters>(m, strip, zeros, x + token * m.cols, begin, end, dots);
+      group_dots<InRegisters, D, Tokens, Pass * quarters, quarters>(m, strip, zeros, x + token * m.inputs, begin, end, dots);
     });
     const Rows scale = load_scales(m, tile, group);
     unroll<Tokens * 4>([&]<int I>() KBIT_INLINE {
@@ -89,11 +93,11 @@ void multiply_tile(const Matrix& m, const float* x, const uint8_t* strip, int64_
   unroll<Tokens>([&]<int T>() KBIT_INLINE { store_rows(m, tile, y + (token + T) * y_stride, total[T]); });
 }
 
-template <bool InRegisters>
+template <bool InRegisters, int D>
 void multiply(const Matrix& m, const float* x, int64_t tokens, const uint8_t* strip, int64_t tile, float* y, int64_t y_stride) {
   int64_t token = 0;
-  for (; token + 4 <= tokens; token += 4) multiply_tile<InRegisters, 4>(m, x, strip, tile, token, y, y_stride);
-  for (; token < tokens; ++token) multiply_tile<InRegisters, 1>(m, x, strip, tile, token, y, y_stride);
+  for (; token + 4 <= tokens; token += 4) multiply_tile<InRegisters, D, 4>(m, x, strip, tile, token, y, y_stride);
+  for (; token < tokens; ++token) multiply_tile<InRegisters, D, 1>(m, x, strip, tile, token, y, y_stride);
 }
 
 }  // namespace
@@ -104,7 +108,13 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
   const TableBytes bytes(m.trellis ? 6 : m.bits, value);
   for (int64_t tile = begin; tile < end; ++tile) {
     for_kind(m, [&]<int K>() { decode_tile<K, K <= 3 ? Output::levels : Output::codes>(m, bytes, tile, strip); });
-    m.bits <= 4 && !m.trellis ? multiply<true>(m, x, tokens, strip, tile, y, y_stride) : multiply<false>(m, x, tokens, strip, tile, y, y_stride);
+    const auto run = [&]<int D>() {
+      if (m.bits <= 4 && !m.trellis) multiply<true, D>(m, x, tokens, strip, tile, y, y_stride);
+      else multiply<false, D>(m, x, tokens, strip, tile, y, y_stride);
+    };
+    if (m.dims == 1) run.template operator()<1>();
+    else if (m.dims == 2) run.template operator()<2>();
+    else run.template operator()<3>();
   }
 }
 

@@ -198,7 +198,12 @@ void run(const Matrix& m, const TableBytes& bytes, const Activations& x, int64_t
 
 }  // namespace
 
+void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, const uint8_t* strip, int64_t begin, int64_t end, float* y, int64_t y_stride) {
+  multiply_strip(m, x, tokens, 128, strip, begin, end, y, y_stride);
+}
+
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
+  if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ 0x80);
   const TableBytes bytes(m.trellis ? 6 : m.bits, value);

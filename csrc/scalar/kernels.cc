@@ -41,7 +41,9 @@ void quantize(const Matrix& matrix, const float* x, int8_t* q, float* scale, int
   std::memset(q + matrix.cols, 0, static_cast<size_t>(matrix.kblocks * kBlockInputs - matrix.cols));
 }
 
-void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end,
+          uint8_t* scratch) {
+  if (m.dims > 1) return scalar::joint(m, x, tokens, y, y_stride, tile_begin, tile_end, scratch);
   const IntCodebook& book = m.integer;
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
@@ -68,6 +70,7 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
 }
 
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin, int64_t tile_end, uint8_t*) {
+  if (m.dims > 1) return scalar::joint_exact(m, x, tokens, y, y_stride, tile_begin, tile_end);
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     for (int row = 0; row < kTileRows && tile * kTileRows + row < m.rows; ++row) {
       for (int64_t t = 0; t < tokens; ++t) {

@@ -224,10 +224,10 @@ void check_small(int bits, int rounds, bool trellis, Count& total) {
 // Large enough that threads really split the tiles, that a strip of decoded tiles does not hold them all, and that one tile fills it.
 void check_large(int bits, bool trellis, Count& total) {
   const int64_t shapes[][3] = {{257, 1040, 64}, {208, 1300, 48}, {176, 2048, -1}, {1030, 260, 32}, {17, 16500, 128}};
-  const int64_t tokens[] = {1, 2, 8, 33};
+  const int64_t tokens[] = {1, 2, 8, 17, 29, 32, 33};
   for (const auto& [rows, cols, group_size] : shapes) {
     const auto scale_kind = static_cast<kbit::ScaleKind>(rng() % 3);
-    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 4], 0, rng() % 4 == 0, trellis}, {1, 2, 7}, total);
+    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 7], 0, rng() % 4 == 0, trellis}, {1, 2, 7}, total);
   }
 }
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from kbit.calibrate.text import CalibrationText, CalibrationWindows
     from kbit.core.scheme import Plan, Scheme
     from kbit.hf.config import KbitConfig
-    from kbit.model import decode, encode, load, save
+    from kbit.model.decode import decode
+    from kbit.model.encode import encode
+    from kbit.model.load import load
+    from kbit.model.save import save
+    from kbit.study.advise import advise
     from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "QuantizedTensor",
     "Scheme",
     "__version__",
+    "advise",
     "decode",
     "encode",
     "load",
@@ -40,6 +45,7 @@ _HOMES = {
     "Scheme": "kbit.core.scheme",
     "QuantizedTensor": "kbit.tensor.quantized",
     "KbitConfig": "kbit.hf",
+    "advise": "kbit.study.advise",
     "decode": "kbit.model",
     "encode": "kbit.model",
     "load": "kbit.model",

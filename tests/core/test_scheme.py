@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import DEFAULT_EXPONENT_BITS, GRIDS, KEEP, Plan, Scheme
+from kbit.core.scheme import DEFAULT_EXPONENT_BITS, GRIDS, KEEP, VECTOR_BITS, VECTOR_GRIDS, Plan, Scheme
 
 MANY = settings(deadline=None, max_examples=60)
 GROUPS = st.just(-1) | st.integers(1, 64).map(lambda n: 16 * n)
@@ -29,6 +29,10 @@ def schemes(draw):
         values["per_octave"] = draw(st.none() | st.integers(1, 16))
     if grid == "int":
         values["symmetric"] = draw(st.booleans())
+    if grid in VECTOR_GRIDS:
+        dims = values["dims"] = draw(st.sampled_from(sorted(VECTOR_BITS)))
+        bits = draw(st.sampled_from(VECTOR_BITS[dims]))
+        values["group_size"] = draw(st.just(-1) | st.integers(1, 1024 // (32 * dims)).map(lambda n: 32 * dims * n))
     values["methods"] = draw(st.sampled_from(METHOD_TEXTS))
     if grid == "trellis":
         values["scale_dtype"] = draw(st.sampled_from(["fp16", "e4m3"]))
@@ -96,6 +100,9 @@ def test_any_text_is_a_scheme_or_a_scheme_error(text):
         ("nf2:dq8", "nf2:g64:dq8", ("nf", 2, None, None, 64, True, "absmax", "dq8")),
         ("nf2:fp16", "nf2:g64", ("nf", 2)),
         ("16", "16", ("none", 16)),
+        ("vq2d3", "vq2d3:g96", ("vq", 6, None, None, 96, True, "absmax", "fp16", (), 3)),
+        ("vq2.5d2:g128+imp", "vq2.5d2:g128+imp", ("vq", 5, None, None, 128, True, "mse", "fp16", ("imp",), 2)),
+        ("nvq3d2:e4m3", "nvq3d2:g64:e4m3", ("nvq", 6, None, None, 64, True, "absmax", "e4m3", (), 2)),
         ("int3:g128+gptq", "int3:g128+gptq", ("int", 3, None, None, 128, True, "absmax", "fp16", ("gptq",))),
         ("nf3+imp", "nf3:g64+imp", ("nf", 3, None, None, 64, True, "mse", "fp16", ("imp",))),
         ("nf3:mse:g64+imp", "nf3:g64+imp", ("nf", 3, None, None, 64, True, "absmax", "fp16", ("imp",))),
@@ -113,6 +120,30 @@ def test_details_left_out_are_filled_in():
         assert Scheme("float", bits).exponent_bits == DEFAULT_EXPONENT_BITS[bits]
     assert Scheme("log", 4) == Scheme("log", 4, per_octave=1)
     assert set(DEFAULT_EXPONENT_BITS) == set(GRIDS["float"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vq2", r"lacks the weights that one code stands for: expected 'vq2d3' or 'vq2d2'"),
+        ("vq2e3", r"lacks the weights"),
+        ("vq2d4", r"defined for 1d2, 1\.5d2, 2d2, 2\.5d2, 3d2, 1d3, 2d3, got 8 bits a code for 4 weights"),
+        ("vq2.5d3", r"defined for .*, got 7 bits a code for 3 weights"),
+        ("nvq4d2", r"grid 'nvq' is defined for .*, got 8 bits a code for 2 weights"),
+        ("vq2d3:g128", r"with 3 weights a code hold a multiple of 96: g96 or g192, got g128"),
+        ("vq2d2:g32", r"multiple of 64: g64, got g32"),
+        ("int2.5", r"bits of the int grid are whole numbers, got 2\.5"),
+        ("int3d2", r"codes of the int grid stand for one weight, got dims 2"),
+        ("vq2d3:asym", r"'asym' is defined for the int grid only"),
+    ],
+)
+def test_vector_schemes_that_do_not_exist(text, message):
+    with pytest.raises(SchemeError, match=message):
+        Scheme.parse(text)
+
+
+def test_bits_of_a_weight():
+    assert [Scheme.parse(text).weight_bits for text in ("vq2d3", "vq2.5d2", "nf4", "nvq1d2")] == [2, 2.5, 4, 1]
 
 
 def test_a_group_longer_than_the_row_is_one_scale_a_row():
@@ -150,7 +181,7 @@ def test_a_scheme_does_not_change():
         ("float4e2r3", "cannot read scheme"),
         ("16:g64", "cannot read scheme '16:g64'"),
         ("flaot4", "unknown grid 'flaot': did you mean 'float'"),
-        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, quantile"),
+        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, nvq, quantile, trellis, vq"),
         ("none16", "unknown grid 'none'"),
         ("nf0", "grid 'nf' is defined for 1…8 bits, got 0"),
         ("nf9", "grid 'nf' is defined for 1…8 bits, got 9"),
@@ -279,6 +310,7 @@ def test_json_names_every_field():
         "scale_search": "absmax",
         "scale_dtype": "fp16",
         "methods": [],
+        "dims": 1,
     }
     assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
 

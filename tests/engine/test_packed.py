@@ -50,11 +50,22 @@ def test_trellises_agree_and_verify(name: str, checkpoint: Checkpoint, engines: 
     assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
 
 
-@pytest.mark.parametrize("scheme", ["trellis3:g16", "nf3:g16"])
+@pytest.mark.parametrize("scheme", ["trellis3:g16", "nf3:g16", "vq2d3:g-1", "nvq2.5d2:g64"])
 def test_cut_rows_are_those_rows(scheme: str) -> None:
     weights = np.random.default_rng(0).standard_normal((50, 70)).astype(np.float32)
     whole = encode(weights, Scheme.parse(scheme))
     np.testing.assert_array_equal(rows_of(whole, 5, 39).dequantize(), whole.dequantize()[5:39])
+
+
+@pytest.mark.parametrize("name", ["llama_tied_biased", "qwen3_moe", "gpt2"])
+def test_vector_codebooks_beside_others_agree(name: str, checkpoint: Checkpoint, engines: Engines, tmp_path: Path) -> None:
+    plan = Plan(
+        Scheme.parse("vq2d3:g-1"),
+        embedding=Scheme.parse("vq3d2:g-1"),
+        rules=(("(k|up)_proj", Scheme.parse("nf4:g16")), ("v_proj", Scheme.parse("vq2.5d2:g-1"))),
+    )
+    quantize_folder(checkpoint(name), tmp_path / "packed", plan, progress=False)
+    assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
 
 
 def load(cls: str, folder: Path) -> nn.Module:

@@ -16,7 +16,9 @@ from kbit.core.errors import SchemeError
 from kbit.core.scheme import KEEP, Plan, Scheme
 from kbit.hf import KbitConfig, KbitHfQuantizer
 
-SCHEMES = st.sampled_from(["nf4:g64", "int3:g128:asym:mse", "float4e2:g32:e4m3", "log4r2:g64", "kmeans3:g128", "int8:g-1", "16"])
+SCHEMES = st.sampled_from(
+    ["nf4:g64", "int3:g128:asym:mse", "float4e2:g32:e4m3", "log4r2:g64", "kmeans3:g128", "int8:g-1", "vq2.5d2:g128", "16"]
+)
 PLANS = st.builds(
     Plan,
     default=SCHEMES.map(Scheme.parse),

@@ -26,6 +26,7 @@ Make = Callable[..., Checkpoint]
 PLANS = {
     "linear only": KbitConfig("nf4:g32", mode="exact"),
     "all of it": KbitConfig("int4:g16:asym", embedding="kmeans4:g32:dq8", head="int8:g64", mode="exact"),
+    "vectors": KbitConfig("vq2d3:g-1", embedding="vq3d2:g64", mode="exact"),
     "mixed": KbitConfig("float3:g32:e4m3", rules=[(r"\.0\.", "int5:g-1")], modules_to_not_convert=["o_proj", "c_proj"], mode="exact"),
 }
 
@@ -45,6 +46,7 @@ def assert_same_state(left: Any, right: Any) -> None:
 LOADS = [
     *[(kind, "linear only", torch.float32) for kind in KINDS],
     *[(kind, "all of it", torch.bfloat16) for kind in KINDS],
+    *[(kind, "vectors", torch.bfloat16) for kind in ("llama-tied", "mixtral")],
     *[(kind, "mixed", torch.float16) for kind in ("llama-tied", "gpt2", "mixtral")],
 ]
 

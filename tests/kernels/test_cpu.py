@@ -32,6 +32,11 @@ SCHEMES = [
     "trellis2:g128",
     "trellis3:g64:e4m3",
     "trellis4:g-1",
+    "vq2d3:g96",
+    "vq2d3:g192:e4m3",
+    "vq1d3:g-1",
+    *(f"vq{bits}d2:g64" for bits in ("1", "1.5", "2", "2.5", "3")),
+    "nvq3d2:g128:dq8",
 ]
 
 
@@ -46,7 +51,9 @@ def test_products_equal_the_reference(isa: str, shape: tuple[int, int], text: st
         np.testing.assert_array_equal(matrix.matmul(x), matmul_fast(quantized, x, matrix.integer_codebook()))
 
 
-@pytest.mark.parametrize("text", ["nf2:g64", "nf3:g64", "int4:g128:asym", "nf7:g16", "int8:g-1", "trellis2:g64", "trellis4:g16"])
+@pytest.mark.parametrize(
+    "text", ["nf2:g64", "nf3:g64", "int4:g128:asym", "nf7:g16", "int8:g-1", "trellis2:g64", "trellis4:g16", "vq2d3:g96", "vq3d2:g-1"]
+)
 @pytest.mark.parametrize("tokens", [1, 6])
 def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> None:
     shape = (600, 520)
@@ -63,7 +70,19 @@ def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1", "trellis2:g64", "trellis3:g128"]
+    "text",
+    [
+        "nf1:g128",
+        "nf4:g64",
+        "int4:g64:asym",
+        "int3:g16:asym",
+        "nf6:g80",
+        "int8:g-1",
+        "trellis2:g64",
+        "trellis3:g128",
+        "vq2d3:g96",
+        "vq2.5d2:g64",
+    ],
 )
 def test_a_token_does_not_depend_on_its_batch(isa: str, text: str) -> None:
     matrix = PreparedMatrix(make((83, 520), text))
@@ -91,8 +110,9 @@ def test_fast_mode_stays_within_its_documented_bound(text: str) -> None:
     matrix = PreparedMatrix(quantized)
     x = np.random.default_rng(1).standard_normal((4, 200)).astype(np.float32)
     book = matrix.integer_codebook()
-    level_miss = np.abs(integer_levels(book) - quantized.levels).max()
-    group = int(str(book["activation_group"]))
+    dims = quantized.scheme.dims
+    level_miss = np.abs(integer_levels(book).reshape(dims, -1).T - quantized.levels.reshape(-1, dims)).max()
+    group = int(str(book["activation_group"])) * dims
     half_step = np.empty_like(x)
     for i in range(0, 200, group):
         half_step[:, i : i + group] = np.abs(x[:, i : i + group]).max(axis=1, keepdims=True)

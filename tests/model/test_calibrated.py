@@ -36,7 +36,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["llama_tied", "gpt2", "mixtral", "gpt_oss"])
-@pytest.mark.parametrize("text", [GPTQ, "nf3:g16+imp"])
+@pytest.mark.parametrize("text", [GPTQ, "nf3:g16+imp", "vq2d3:g96+imp+gptq"])
 def test_folder_and_module_give_the_same_bytes(
     kind: str, text: str, checkpoint: Checkpoint, windows: CalibrationWindows, tmp_path: Path
 ) -> None:

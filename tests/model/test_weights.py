@@ -17,7 +17,7 @@ from kbit.store.folder import open_model
 from .conftest import build
 
 
-@pytest.mark.parametrize("text", ["int3:g32:asym", "kmeans5:g64:e4m3", "nf7:g-1:dq8"])
+@pytest.mark.parametrize("text", ["int3:g32:asym", "kmeans5:g64:e4m3", "nf7:g-1:dq8", "vq2d3:g96:mse", "nvq2d2:g64:e4m3"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "vit", "mixtral", "gpt_oss"])
 def test_pieces_make_the_whole(name: str, text: str, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_WEIGHTS", 2_000)

@@ -8,7 +8,7 @@ from kbit.encoders.nearest import encode
 from kbit.tensor.quantized import QuantizedTensor
 
 #: one of each kind of part: zero points, codebooks, e4m3 and dq8 scales, several planes
-SCHEMES = ("nf4:g32", "int3:g32:asym", "kmeans3:g48:e4m3", "float5:g32:dq8", "int8:g-1", "quantile2:g16")
+SCHEMES = ("nf4:g32", "int3:g32:asym", "kmeans3:g48:e4m3", "float5:g32:dq8", "int8:g-1", "quantile2:g16", "vq2d3:g96", "vq2d2:g64:dq8")
 
 
 def random_quantized(scheme: str, *shape: int) -> QuantizedTensor:

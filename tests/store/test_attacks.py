@@ -258,6 +258,10 @@ def bad_codebook(arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     arrays["m.weight_codebook"][:] = [0, 1, 2, np.nan, 3, 4, 5, 6]
 
 
+def bad_vectors(arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    arrays["m.weight_codebook"][3, 1] = 0x7C00  # infinity in fp16
+
+
 def bad_super_scale(arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     arrays["m.weight_super_scale"][:] = np.inf
 
@@ -268,7 +272,8 @@ def nan_e4m3(arrays: dict[str, np.ndarray[Any, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "change"), [("kmeans3:g64", bad_codebook), ("nf4:g64:dq8", bad_super_scale), ("nf4:g64:e4m3", nan_e4m3)]
+    ("scheme", "change"),
+    [("kmeans3:g64", bad_codebook), ("vq2d2:g64", bad_vectors), ("nf4:g64:dq8", bad_super_scale), ("nf4:g64:e4m3", nan_e4m3)],
 )
 def test_line_23_no_number_may_be_nan_or_infinite(tmp_path: Path, scheme: str, change: Callable[..., None]) -> None:
     with pytest.raises(NumericsError, match=r"model\.safetensors: module 'm': "):

@@ -6,12 +6,12 @@ import pytest
 from kbit.core.errors import DTypeError, FormatError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import KEEP, Scheme
 from kbit.grids import levels_for
-from kbit.tensor.blocks import expand_groups
+from kbit.tensor.blocks import code_cols, expand_groups
 from kbit.tensor.packing import pack, reference_unpack
-from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes
+from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes, stored_vectors
 from kbit.tensor.scales import scale_values
 
-SCHEMES = ["int4:g64", "int3:g48:asym", "nf5:g-1:dq8", "kmeans3:g64:e4m3", "quantile2:g16:dq8"]
+SCHEMES = ["int4:g64", "int3:g48:asym", "nf5:g-1:dq8", "kmeans3:g64:e4m3", "quantile2:g16:dq8", "vq2d3:g96:dq8", "vq2d2:g64:e4m3"]
 
 
 def tensor(text, shape=(33, 100), seed=0):
@@ -24,7 +24,7 @@ def tensor(text, shape=(33, 100), seed=0):
     for name, (part_shape, dtype) in part_shapes(scheme, shape).items():
         parts[name] = np.zeros(part_shape, dtype)
     parts["weight"] = np.concatenate(
-        [pack(rng.integers(0, 1 << scheme.bits, (rows, cols)).astype(np.uint8), scheme.bits) for _ in range(count)]
+        [pack(rng.integers(0, 1 << scheme.bits, (rows, code_cols(scheme, cols))).astype(np.uint8), scheme.bits) for _ in range(count)]
     )
     used = np.arange(parts["weight_scale"].shape[-3] * 16).reshape(-1, 1, 16) < rows
     info = {"fp16": 0x7C00, "e4m3": 0x7F, "dq8": 0x7F}[scheme.scale_dtype]
@@ -34,7 +34,8 @@ def tensor(text, shape=(33, 100), seed=0):
     if "weight_zero" in parts:
         parts["weight_zero"][...] = rng.integers(0, 1 << scheme.bits, parts["weight_zero"].shape) * used
     if "weight_codebook" in parts:
-        parts["weight_codebook"][...] = np.sort(rng.standard_normal(1 << scheme.bits))
+        levels = rng.standard_normal(parts["weight_codebook"].shape)
+        parts["weight_codebook"][...] = np.sort(levels) if scheme.dims == 1 else stored_vectors(levels.astype(np.float32))
     return QuantizedTensor.from_parts(scheme, shape, parts)
 
 
@@ -72,7 +73,8 @@ def test_scheme_16_has_no_parts():
 def test_dequantize_is_the_formula(text):
     value = tensor(text)
     rows, cols = value.shape
-    levels = value.levels[reference_unpack(value.weight, rows, cols, value.scheme.bits)]
+    levels = value.levels[reference_unpack(value.weight, rows, code_cols(value.scheme, cols), value.scheme.bits)]
+    levels = levels.reshape(rows, -1)[:, :cols]
     if value.zero_point is not None:
         levels = levels - expand_groups(value.zero_point, value.scheme, (rows, cols)).astype(np.float32)
     expected = levels * expand_groups(scale_values(value), value.scheme, (rows, cols))
@@ -133,7 +135,7 @@ def test_breakdown_adds_up(text, shape):
     assert value.size_bytes == stored
     assert value.bpw == stored * 8 / np.prod(shape)
     assert sum(value.bits_breakdown().values()) == pytest.approx(value.bpw, rel=1e-12)
-    assert value.bits_breakdown()["codes"] == value.scheme.bits
+    assert value.bits_breakdown()["codes"] == value.scheme.bits * code_cols(value.scheme, shape[-1]) / shape[-1]
     assert all(bits >= 0 for bits in value.bits_breakdown().values())
 
 

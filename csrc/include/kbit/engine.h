@@ -30,7 +30,7 @@ struct Weight {
   const Matrix* packed = nullptr;
   const Dense* dense = nullptr;
   int64_t rows() const { return packed != nullptr ? packed->rows : dense->rows; }
-  int64_t cols() const { return packed != nullptr ? packed->cols : dense->cols; }
+  int64_t cols() const { return packed != nullptr ? packed->inputs : dense->cols; }
 };
 
 // ---------------------------------------------------------------- operations (src/kbit/engine/ops.py says what each one means)

@@ -18,7 +18,7 @@ enum class ScaleKind : int { fp16 = 0, e4m3 = 1, dq8 = 2 };
 // `depth` says how many AVX2 maddubs results fit into 16 bits: 8 (q ≤ 15), 4 (≤ 31), 2 (≤ 64), 1 (≤ 128);
 // 0: q spans 0…255 and kernels use q − 128 as a signed byte.
 struct IntCodebook {
-  uint8_t q[256];
+  uint8_t q[256];  // by code; joint: as `levels`
   float step;
   float base;      // what is left after the centre: at most half a step, 0 for grids symmetric about zero
   int centre;      // the integer nearest to level 0, subtracted exactly through the sum of the activations
@@ -33,9 +33,17 @@ enum class Variant : int { automatic = 0, lookup = 1, integer = 2, serial = 3 };
 constexpr int kTokenClasses = 2;
 constexpr int kFewTokens = 4;
 
-// A packed matrix: pointers into memory that the caller keeps alive. `build` (matrix.cc) fills the derived fields.
+constexpr int kMostDims = 3;        // inputs that one code of a joint codebook may stand for
+constexpr int kJointEntries = 64;   // entries that a joint codebook may have
+
+// A packed matrix: pointers into memory that the caller keeps alive. `build` and `build_joint` fill the derived fields.
+//
+// A code stands for one input, or with a joint codebook for `dims` neighbouring ones: `cols`, `group_size` and `activation_group` count
+// codes, so that planes, tiles and scales of both kinds lie alike.
 struct Matrix {
   int64_t rows, cols;
+  int dims;                  // inputs of a code
+  int64_t inputs;            // of a row: cols where dims is 1, else up to dims · cols
   int64_t group_size;        // resolved: cols for one scale a row
   int64_t tiles, kblocks, groups;
   int64_t activation_group;  // inputs that share one int8 activation scale in fast mode
@@ -46,7 +54,7 @@ struct Matrix {
   const void* scale;            // [tiles, groups, 16] of uint16 (fp16), uint8 (e4m3) or int8 (dq8)
   const float* super_scale;     // e4m3: [1], dq8: [tiles], fp16: unused
   const uint8_t* zero_point;    // [tiles, groups, 16] or null
-  float levels[256];            // ascending; entries past n_levels repeat the last
+  float levels[256];            // ascending, entries past n_levels repeat the last; joint: component c of an entry at 64·c + entry
   IntCodebook integer;
   Variant variant[kTokenClasses];  // automatic until `select_variant`
   bool trellis;                    // codes are the steps of a trellis (csrc/trellis.h): set before `build`
@@ -67,6 +75,10 @@ static constexpr int64_t packed_bytes(int64_t rows, int64_t cols, int bits) {
 // row), a multiple of 16 up to cols, or cols; another one, like any size or number of levels out of range, is an invalid_argument.
 Status build(Matrix& matrix, const float* levels, int n_levels);
 
+// csrc/joint.cc: the same for a matrix of `inputs`, `dims` and a group_size that count inputs: -1, or a multiple of 32 · dims up to inputs.
+// codebook [n_entries, dims]; permitted are 2 … 6 bits at 2 dims, 3 and 6 bits at 3 dims. Sets cols, and counts group_size in codes.
+Status build_joint(Matrix& matrix, const float* codebook, int n_entries);
+
 // csrc/variants.cc: what the matrix's codebook and planes permit, and the choice for a class of tokens (0: one, 1: a few).
 // invalid_argument, with nothing changed, for a variant that is not permitted or a class that does not exist.
 bool variant_possible(const Matrix& matrix, Variant variant);
@@ -82,10 +94,10 @@ void unpack(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int64_t
 // code_out_of_range if any code is ≥ n_levels.
 Status check_codes(const uint8_t* planes, int64_t rows, int64_t cols, int bits, int n_levels, int threads);
 
-// csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, cols].
+// csrc/dequantize.cc: fp32 rows `ids[0…count)` of the matrix into out [count, inputs].
 void dequantize_rows(const Matrix& matrix, const int64_t* ids, int64_t count, float* out, int threads);
 
-// csrc/matmul.cc: y [m, rows] = x [m, cols] · Wᵀ, row-major; x is contiguous, a row of y begins every `y_stride` ≥ rows floats.
+// csrc/matmul.cc: y [m, rows] = x [m, inputs] · Wᵀ, row-major; x is contiguous, a row of y begins every `y_stride` ≥ rows floats.
 void matmul_exact(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
 void matmul_fast(const Matrix& matrix, const float* x, int64_t m, float* y, int64_t y_stride, int threads);
 

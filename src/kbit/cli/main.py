@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kbit.cli import bench, decode, demo, doctor, quantize, run, show, verify
+from kbit.cli import advise, bench, decode, demo, doctor, fit, quantize, run, show, study_report, verify
 from kbit.cli import eval as evaluate
 
 __all__ = ["app", "main"]
@@ -35,6 +35,9 @@ app.command("run", short_help="Continue a prompt.")(run.run)
 app.command("show", short_help="Show what is inside a model, tensor by tensor.")(show.show)
 app.command("decode", short_help="Go back to an ordinary checkpoint.")(decode.decode)
 app.command("verify", short_help="Check every byte of a stored model.")(verify.verify)
+app.command("report", short_help="Write a study's rows and laws as one page.")(study_report.report)
+app.command("advise", short_help="Say which model at which k fits a budget.")(advise.advise)
+app.command("fit", short_help="Fit laws to measured rows, and predict others.")(fit.fit)
 app.command("doctor", short_help="Show what this machine and installation can do.")(doctor.doctor)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kbit.cli.svg import COLOURS, INK, SOFT, Panel, Point, Series, standalone
+from kbit.charts.svg import COLOURS, INK, SOFT, Panel, Point, Series, standalone
 from kbit.cli.terminal import Line, braille_chart
 from kbit.cli.tradeoff import NAMES, Recommendation, Row, original, series
 

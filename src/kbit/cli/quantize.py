@@ -47,8 +47,9 @@ def quantize(
 ) -> None:
     """Encode a model in k bits, shard by shard: it never has to fit into memory. Killed, it resumes where it was.
 
-    A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans, trellis) and options: gN weights share a scale
-    (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less by looking at inputs from a calibration text: imp, gptq, imp+gptq.
+    A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans, trellis; vq2d3: 2 bits, codes for 3 weights)
+    and options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less by looking at inputs from a
+    calibration text: imp, gptq, imp+gptq.
     """
     plan = make_plan(scheme, embedding, head, rule or [], skip or [])
     shard_bytes = byte_count(max_shard_size)

@@ -41,6 +41,9 @@ KEYS: Mapping[str, str] = {
     "show": "path base_model plan root ties weights file_bytes bpw_file tensors totals",
     "decode": "path dtype file_bytes parameters",
     "verify": "ok root chunks files modules size_bytes",
+    "fit": "laws refused outliers predictions",
+    "advise": "options frontier warnings nearest",
+    "report": "report rows laws no_laws",
     "doctor": "kbit python platform isa available_isas threads huge_pages memory_roof_gb_per_s tuning extras hints",
 }
 
@@ -49,6 +52,11 @@ _REMARKS = {
     "`group`, `rows`, `cols`, `tokens`, `variant`, `default`, `gain`",
     "demo": "a row has `scheme`, `k`, `bpw`, `file_bytes`, `perplexity`, `kl_mean`, `top1_agreement`, `decode_tokens_per_s`, and intervals",
     "eval": "what needs an original is null without `--against`",
+    "advise": "an option has `label`, `model`, `scheme`, `bpw`, `loss`, `loss_low`, `loss_high`, `perplexity`, `bytes`, `weight_bytes`, "
+    "`kv_bytes`, `workspace_bytes`, `tokens_per_s`, `note`, `reason`; `nearest` says what would fit where nothing does",
+    "fit": "a law has `form`, `formula`, `coefficients`, `intervals`, `heldout_error`; a prediction, in the order of the rows, "
+    "`perplexity`, `low`, `high`, `form`, `note`",
+    "report": "`laws` has `form` and `heldout_error`; without laws, `no_laws` says why",
     "run": "`text` is without the prompt; `finish_reason` is `stop`, `length` or `deadline`",
     "show": "a tensor has `name`, `kind`, `shape`, `scheme`, `weights`, `bytes`, `bpw`, `error`",
     "verify": "where something does not hold, `ok` is false, `error` says what, and the exit code is 1",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from kbit.cli.svg import STYLE, Panel, svg_panel
+from kbit.charts.svg import STYLE, Panel, svg_panel
 from kbit.cli.tradeoff import NAMES, Recommendation, Row, original, series
 
 __all__ = ["Report", "render"]
@@ -44,7 +44,7 @@ class Report:
 def render(report: Report) -> str:
     """The page as HTML text."""
     best, whole = report.chosen.row, original(report.rows)
-    style = files("kbit.cli").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("kbit.charts").joinpath("page.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',

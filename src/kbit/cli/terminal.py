@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kbit.cli.axes import widened
+from kbit.charts.axes import widened
 
 __all__ = ["Line", "braille_chart"]
 

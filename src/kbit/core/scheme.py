@@ -3,12 +3,14 @@
 A scheme has a short text form, used everywhere (command line, file, report):
 
     text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
-    grid     = int | float | log | nf | quantile | dynamic | kmeans | trellis
+    grid     = int | float | log | nf | quantile | dynamic | kmeans | trellis | vq | nvq
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
+             | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
     method   = "imp" | "actorder" | "gptq", in this order (`kbit.core.methods`)
 
-Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``.
+Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,
+``vq2d3:g96``, ``vq2.5d2:g128``.
 `Scheme.text` is canonical: equal schemes have equal texts.
 """
 
@@ -22,7 +24,7 @@ from kbit.core.methods import METHODS, checked_methods
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["GRIDS", "KEEP", "Plan", "Scheme", "TensorKind"]
+__all__ = ["GRIDS", "KEEP", "VECTOR_BITS", "VECTOR_GRIDS", "Plan", "Scheme", "TensorKind"]
 
 SCHEME_VERSION = 1
 DEFAULT_GROUP_SIZE = 64
@@ -41,7 +43,13 @@ GRIDS: Mapping[str, range] = {
     "dynamic": range(2, 9),
     "kmeans": range(1, 9),
     "trellis": range(1, 5),
+    "vq": range(2, 7),
+    "nvq": range(2, 7),
 }
+
+#: grids whose codes stand for several weights, and dims → the bits of a code that they are defined for
+VECTOR_GRIDS = ("vq", "nvq")
+VECTOR_BITS: Mapping[int, tuple[int, ...]] = {2: (2, 3, 4, 5, 6), 3: (3, 6)}
 
 #: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
 DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
@@ -50,7 +58,7 @@ ScaleDType = Literal["fp16", "e4m3", "dq8"]
 ScaleSearch = Literal["absmax", "mse"]
 TensorKind = Literal["linear", "embedding", "head", "conv1d", "conv2d", "experts"]
 
-_HEAD = re.compile(r"([a-z]+)([0-9]+)(?:([er])([0-9]+))?")
+_HEAD = re.compile(r"([a-z]+)([0-9]+(?:\.5)?)(?:([erd])([0-9]+))?")
 _OPTIONS = ("asym", "mse", "fp16", "e4m3", "dq8", "g64", "g128", "g-1")
 
 
@@ -63,11 +71,12 @@ class Scheme:
         bits: bits a code, 1…8 (16 with ``"none"``).
         exponent_bits: exponent bits of a float grid.
         per_octave: levels per octave of a log grid.
-        group_size: weights that share a scale, a multiple of 16 in 16…1024, or -1 for one scale a row.
+        group_size: weights that share a scale, a multiple of 16 in 16…1024 (of 32·dims for a vector grid), or -1 for one scale a row.
         symmetric: False adds an integer zero point a group (int grid only).
         scale_search: ``absmax`` or ``mse`` (scale with the least squared error, searched per group).
         scale_dtype: ``fp16``, ``e4m3`` (one fp32 a tensor above) or ``dq8`` (int8, one fp32 a 16-row tile above).
         methods: how codes are chosen beyond the nearest level, words of `kbit.core.methods.METHODS`; ``imp`` implies ``mse``.
+        dims: neighbouring weights of a row that one code stands for; 1 but for the grids ``vq`` and ``nvq``.
     """
 
     grid: str
@@ -79,17 +88,19 @@ class Scheme:
     scale_search: ScaleSearch = "absmax"
     scale_dtype: ScaleDType = "fp16"
     methods: tuple[str, ...] = ()
+    dims: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", checked_methods(self.methods))
         if self.grid == "none":
             options = tuple(getattr(self, field.name) for field in fields(self))[1:]
-            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", ())
+            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", (), 1)
             if options != expected or [type(option) for option in options] != [type(option) for option in expected]:
                 raise SchemeError("scheme '16' takes no options: it leaves the tensor as it is")
             return
         if not isinstance(self.grid, str) or self.grid not in GRIDS:
             raise SchemeError(f"unknown grid {shown(self.grid)}: {suggest(str(self.grid), GRIDS)}")
+        self._check_dims()
         bits = GRIDS[self.grid]
         if not _is_int(self.bits) or self.bits not in bits:
             raise SchemeError(f"grid {self.grid!r} is defined for {bits[0]}…{bits[-1]} bits, got {self.bits!r}")
@@ -132,6 +143,22 @@ class Scheme:
         elif self.per_octave is not None:
             raise SchemeError(f"levels per octave belong to the log grid, not to {self.grid!r}")
 
+    def _check_dims(self) -> None:
+        if self.grid not in VECTOR_GRIDS:
+            if self.dims != 1 or not _is_int(self.dims):
+                raise SchemeError(f"codes of the {self.grid} grid stand for one weight, got dims {self.dims!r}")
+            return
+        if not _is_int(self.dims) or self.bits not in VECTOR_BITS.get(self.dims, ()):
+            known = ", ".join(_vector_text(bits, dims) for dims, all_bits in VECTOR_BITS.items() for bits in all_bits)
+            raise SchemeError(f"grid {self.grid!r} is defined for {known}, got {self.bits!r} bits a code for {self.dims!r} weights")
+        size = self.group_size
+        if _is_int(size) and size != -1 and size % (32 * self.dims):
+            below = size // (32 * self.dims) * 32 * self.dims
+            near = " or ".join(f"g{group}" for group in (below, below + 32 * self.dims) if 0 < group <= 1024)
+            raise SchemeError(
+                f"groups of {self.grid!r} with {self.dims} weights a code hold a multiple of {32 * self.dims}: {near}, got g{size}"
+            )
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Scheme from its text form.
@@ -156,14 +183,14 @@ class Scheme:
         grid, bits, letter, detail = match.groups()
         if grid not in GRIDS:  # "none" too: its text is "16"
             raise SchemeError(f"unknown grid {shown(grid)}: {suggest(grid, GRIDS)}")
-        values: dict[str, Any] = {"grid": grid, "bits": _number(bits)}
-        if letter is not None:
-            values["exponent_bits" if letter == "e" else "per_octave"] = _number(detail)
+        values: dict[str, Any] = {"grid": grid, **_size_of_code(grid, bits, letter, detail, text)}
         for option in options:
             key, value = _parse_option(option, text)
             if key in values:
                 raise SchemeError(f"scheme {shown(text)} gives {key} twice")
             values[key] = value
+        if "group_size" not in values and values.get("dims") == 3:
+            values["group_size"] = 96
         return cls(**values, methods=tuple(methods))
 
     @property
@@ -171,7 +198,7 @@ class Scheme:
         """Canonical text form; `Scheme.parse(scheme.text) == scheme`."""
         if self.is_none:
             return "16"
-        parts = [f"{self.grid}{self.bits}"]
+        parts = [f"{self.grid}{_vector_text(self.bits, self.dims)}" if self.dims > 1 else f"{self.grid}{self.bits}"]
         if self.exponent_bits is not None:
             parts[0] += f"e{self.exponent_bits}"
         if self.per_octave is not None and self.per_octave != 1:
@@ -185,6 +212,11 @@ class Scheme:
     def for_row(self, cols: int) -> Self:
         """What a weight with rows of `cols` elements is recorded as: one scale a row (``g-1``) where a group would outreach the row."""
         return self if self.is_none or self.group_size <= cols else replace(self, group_size=-1)
+
+    @property
+    def weight_bits(self) -> float:
+        """Bits of a code over the weights that it stands for."""
+        return self.bits / self.dims
 
     @property
     def is_none(self) -> bool:
@@ -224,6 +256,25 @@ def _is_int(value: object) -> bool:
 def _number(digits: str) -> int:
     """Value of decimal digits; beyond nine of them, some value that no field accepts."""
     return int(digits.lstrip("0")[:10] or "0")
+
+
+def _vector_text(bits: int, dims: int) -> str:
+    """Bits of one weight and dims: ``2d3``, ``2.5d2``."""
+    return f"{bits / dims:g}d{dims}"
+
+
+def _size_of_code(grid: str, bits: str, letter: str | None, detail: str, text: str) -> dict[str, Any]:
+    """Bits of a code and the detail's field, from what a text's head says."""
+    if grid in VECTOR_GRIDS:
+        if letter != "d":
+            raise SchemeError(f"scheme {shown(text)} lacks the weights that one code stands for: expected '{grid}2d3' or '{grid}2d2'")
+        dims = _number(detail)
+        whole, _, half = bits.partition(".")
+        return {"bits": (2 * _number(whole) + bool(half)) * dims // 2, "dims": dims}
+    if "." in bits:
+        raise SchemeError(f"bits of the {grid} grid are whole numbers, got {bits} in scheme {shown(text)}")
+    fields = {"e": "exponent_bits", "r": "per_octave", "d": "dims"}
+    return {"bits": _number(bits)} | ({} if letter is None else {fields[letter]: _number(detail)})
 
 
 def _valid_group(group_size: int) -> bool:

@@ -15,6 +15,7 @@ Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import NearestEncoder, encode
 from kbit.encoders.reference import nearest_codes
 from kbit.encoders.trellis import compensate_trellis
+from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
@@ -85,8 +87,9 @@ def encode_gptq(
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
+    encode_matrix = _encode_matrix if scheme.dims == 1 else partial(encode_vector_matrix, refit=array.ndim == 2)
     done = [
-        _encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
+        encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)

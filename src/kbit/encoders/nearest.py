@@ -16,7 +16,7 @@ a tensor larger than memory goes from file to file; the bytes are the same.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,12 @@ from kbit.encoders.trellis import encode_trellis
 from kbit.grids import is_data_dependent, levels_for
 from kbit.native import encoding as native
 from kbit.tensor.bfloat16 import BFloat16
-from kbit.tensor.blocks import TILE_ROWS, BlockLayout, logical_shape
+from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, logical_shape
 from kbit.tensor.packing import plane_bytes
-from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes
+from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes, stored_vectors
 from kbit.tensor.scales import scale_anchor, super_scale_for
 
-__all__ = ["NearestEncoder", "Piece", "Segment", "encode", "encode_pieces"]
+__all__ = ["NearestEncoder", "Piece", "Segment", "encode", "encode_pieces", "encoder_for"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -51,6 +51,13 @@ class Segment:
     part: str
     offset: int
     data: Bytes
+
+
+class Sample(Protocol):
+    """What is kept of the rows for fitted levels."""
+
+    def add(self, matrix: int, row_begin: int, weights: Array, importance: Importance | None) -> None:
+        """Look at rows [row_begin, row_begin + n) of a matrix."""
 
 
 class Piece(NamedTuple):
@@ -105,10 +112,11 @@ class NearestEncoder:
             raise ShapeError(f"{name}: {error}") from None
         self.scheme = scheme.for_row(cols)
         self._layout = BlockLayout.of(self.scheme, rows, cols)
+        self._code_cols = code_cols(self.scheme, cols)
         if levels is not None:
             levels = _checked_levels(levels, scheme, name)
         self._levels = levels if self._fitted else levels_for(self.scheme)
-        self._sample = LevelSample(self._matrices, self._layout) if self._levels is None else None
+        self._sample = self._new_sample() if self._levels is None else None
         self._spread = np.zeros(self._matrices)
         self._prepared_rows = 0
 
@@ -126,9 +134,15 @@ class NearestEncoder:
         """
         if self._levels is None:
             self._check_prepared()
-            assert self._sample is not None
-            self._levels = levels_for(self.scheme, *self._sample.collected())
+            self._levels = self._fit_levels()
         return self._levels
+
+    def _new_sample(self) -> Sample:
+        return LevelSample(self._matrices, self._layout)
+
+    def _fit_levels(self) -> Float32:
+        assert isinstance(self._sample, LevelSample)
+        return levels_for(self.scheme, *self._sample.collected())
 
     def prepare(self, row_begin: int, weights: Weights, *, matrix: int = 0, importance: Array | None = None) -> None:
         """Look at rows [row_begin, row_begin + n) of a matrix; each row once.
@@ -176,12 +190,14 @@ class NearestEncoder:
 
     def constant_segments(self) -> list[Segment]:
         """What does not belong to any rows: the codebook of a fitted grid and the super-scales of e4m3."""
-        constants: dict[str, Float32] = {}
+        constants: dict[str, Array] = {}
         if self.scheme.scale_dtype == "e4m3":
             constants["weight_super_scale"] = self._matrix_super_scales()
         if self._fitted:
-            constants["weight_codebook"] = pad_codebook(self.levels, self.scheme.bits)
-        return [Segment(part, 0, values.view(np.uint8)) for part, values in constants.items()]
+            constants["weight_codebook"] = (
+                stored_vectors(self.levels) if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
+            )
+        return [Segment(part, 0, values.reshape(-1).view(np.uint8)) for part, values in constants.items()]
 
     def _options(self) -> native.EncodeOptions:
         anchor, mirrored = scale_anchor(self.levels)
@@ -237,9 +253,9 @@ class NearestEncoder:
     def _segments(self, encoded: native.EncodedMatrix, matrix: int, row_begin: int) -> list[Segment]:
         layout, bits = self._layout, self.scheme.bits
         tile, tiles = row_begin // TILE_ROWS, encoded.scale.shape[0]
-        segments, base, done = [], matrix * native.packed_bytes(layout.rows, layout.cols, bits), 0
-        whole_bytes = (native.packed_bytes(layout.rows, layout.cols, bits),)  # a trellis has no planes
-        for whole in whole_bytes if self.scheme.grid == "trellis" else plane_bytes(layout.rows, layout.cols, bits):
+        segments, base, done = [], matrix * native.packed_bytes(layout.rows, self._code_cols, bits), 0
+        whole_bytes = (native.packed_bytes(layout.rows, self._code_cols, bits),)  # a trellis has no planes
+        for whole in whole_bytes if self.scheme.grid == "trellis" else plane_bytes(layout.rows, self._code_cols, bits):
             tile_bytes = whole // layout.tiles
             segments.append(Segment("weight", base + tile * tile_bytes, encoded.planes[done : done + tiles * tile_bytes]))
             base, done = base + whole, done + tiles * tile_bytes
@@ -252,6 +268,17 @@ class NearestEncoder:
                 offset = (matrix * layout.tiles + tile) * values[:1].nbytes
                 segments.append(Segment(part, offset, values.reshape(-1).view(np.uint8)))
         return segments
+
+
+def encoder_for(
+    shape: tuple[int, ...], scheme: Scheme, *, name: str = "tensor", levels: Float32 | None = None, threads: int = 0
+) -> NearestEncoder:
+    """The encoder of the scheme's grid; arguments and errors as those of `NearestEncoder`."""
+    if scheme.dims == 1:
+        return NearestEncoder(shape, scheme, name=name, levels=levels, threads=threads)
+    from kbit.encoders.vector_nearest import VectorEncoder
+
+    return VectorEncoder(shape, scheme, name=name, levels=levels, threads=threads)
 
 
 def encode(
@@ -280,7 +307,7 @@ def encode(
         SchemeError: a scheme that has no codes, or methods that need what is not given here.
     """
     array = as_weights(weights, name)
-    encoder = NearestEncoder(array.shape, scheme, name=name, levels=levels, threads=threads)
+    encoder = encoder_for(array.shape, scheme, name=name, levels=levels, threads=threads)
     return encode_pieces(encoder, _Pieces(array, as_importance(importance, array.shape, name)))
 
 
@@ -331,6 +358,12 @@ def _write(parts: dict[str, Array], segments: list[Segment]) -> None:
 def _checked_levels(levels: Float32, scheme: Scheme, name: str) -> Float32:
     if not isinstance(levels, np.ndarray) or levels.dtype != np.float32:
         raise DTypeError(f"{name}: expected levels of float32, got {getattr(levels, 'dtype', type(levels).__name__)}")
+    if scheme.dims > 1:
+        if levels.shape != (1 << scheme.bits, scheme.dims):
+            raise ShapeError(f"{name}: expected a codebook [{1 << scheme.bits}, {scheme.dims}], got shape {list(levels.shape)}")
+        if not np.isfinite(levels).all():
+            raise NumericsError(f"{name}: expected a finite codebook")
+        return stored_vectors(levels).view(np.float16).astype(np.float32)
     if levels.ndim != 1 or not 1 <= levels.size <= 1 << scheme.bits:
         raise ShapeError(f"{name}: expected 1…{1 << scheme.bits} levels, got shape {list(levels.shape)}")
     if not np.isfinite(levels).all() or (np.diff(levels) <= 0).any():

@@ -19,6 +19,7 @@ from kbit.kernels.select import default_variant
 from kbit.kernels.tuning import Choice, Tuning, machine, store_tuning, tuning_path
 from kbit.kernels.variants import Kind, Variant
 from kbit.store.folder import StoredModel, open_model
+from kbit.tensor.blocks import code_cols
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, part_shapes
 
@@ -127,5 +128,5 @@ def random_matrix(scheme: Scheme, shape: tuple[int, int]) -> QuantizedTensor:
     parts = {name: np.zeros(size, dtype) for name, (size, dtype) in part_shapes(scheme, shape).items()}
     parts["weight_scale"] = np.full_like(parts["weight_scale"], np.float16(1).view(np.uint16))
     empty = QuantizedTensor.from_parts(scheme, shape, parts)
-    codes = rng.integers(0, len(empty.levels), shape, np.uint8)
+    codes = rng.integers(0, len(empty.levels), (shape[0], code_cols(scheme, shape[1])), np.uint8)
     return QuantizedTensor.from_parts(scheme, shape, parts | {"weight": pack(codes, scheme.bits)})

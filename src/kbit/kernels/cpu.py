@@ -60,7 +60,8 @@ class PreparedMatrix:
                 _bytes(quantized.scale),
                 np.ascontiguousarray(super_scale, np.float32).reshape(-1),
                 _bytes(zero_point),
-                np.ascontiguousarray(quantized.levels, np.float32),
+                np.ascontiguousarray(quantized.levels, np.float32).reshape(-1),
+                scheme.dims,
                 scheme.grid == "trellis",
             )
         except ValueError as error:
@@ -133,7 +134,7 @@ class PreparedMatrix:
         return self.gather_rows(np.arange(self.rows, dtype=np.int64), threads=threads)
 
     def integer_codebook(self) -> dict[str, object]:
-        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre)."""
+        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre); q [n], of a vector grid [dims · n] by component."""
         return self.native.integer_codebook()
 
 

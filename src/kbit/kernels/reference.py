@@ -12,6 +12,8 @@ codebook, level ≈ base + step·(q − centre), so that the sum over a group is
 computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − zero_point)·(a·Σ q_x)), total): every sum is rounded once
 with the product before it, every other product for itself.
 
+With a vector grid the code of row r and input j is that of the vector that j lies in, and its level and q those of j's component in it.
+
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).
 """
@@ -33,7 +35,7 @@ FloatMatrix = NDArray[np.float32]
 def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
     """Y = x · Wᵀ in exact mode; x [tokens, cols] → [tokens, rows]."""
     rows, cols = quantized.shape
-    levels = quantized.levels[quantized.codes()]
+    levels = quantized.levels[quantized.codes()].reshape(rows, -1)[:, :cols]
     if quantized.zero_point is not None:
         levels = levels - expand_groups(quantized.zero_point, quantized.scheme, (rows, cols)).astype(np.float32)
     scale = rows_of_tiles(scale_values(quantized), rows)
@@ -83,8 +85,9 @@ def fused_multiply_add(a: FloatMatrix, b: FloatMatrix, c: FloatMatrix) -> FloatM
 def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, Any]) -> FloatMatrix:
     """Y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
     rows, cols = quantized.shape
-    weights = np.array(codebook["q"], np.int32)[quantized.codes()]
-    centre, group = int(codebook["centre"]), int(codebook["activation_group"])
+    entries = np.array(codebook["q"], np.int32).reshape(quantized.scheme.dims, -1).T
+    weights = entries[quantized.codes()].reshape(rows, -1)[:, :cols]
+    centre, group = int(codebook["centre"]), int(codebook["activation_group"]) * quantized.scheme.dims
     step, base = np.float32(codebook["step"]), np.float32(codebook["base"])
     scale = rows_of_tiles(scale_values(quantized), rows)
     q, activation_scale = quantize_activations(x, group)

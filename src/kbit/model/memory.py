@@ -23,4 +23,4 @@ def _unit_bytes(unit: PackUnit) -> int:
     weights = math.prod(unit.shape)
     item = 4 if unit.origin.dtype == "F32" else 2
     source = 2 * item * weights if unit.origin.fuse is not None else item * weights if unit.transposed else 0
-    return source + weights * (unit.scheme.bits + 2) // 8
+    return source + int(weights * (unit.scheme.weight_bits + 2)) // 8

@@ -22,6 +22,7 @@ class PackedMatrix:
         super_scale: NDArray[np.float32],
         zero_point: NDArray[np.uint8],
         levels: NDArray[np.float32],
+        dims: int = 1,
         trellis: bool = False,
     ) -> None: ...
     def matmul(self, x: int, y: int, tokens: int, exact: bool, threads: int) -> None: ...

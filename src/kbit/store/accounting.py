@@ -89,7 +89,7 @@ def packed_bits(scheme: Scheme, shape: tuple[int, ...], arrays: Mapping[str, int
     for array, size_bytes in arrays.items():
         stored_bits = needed = 8 * size_bytes
         if array == "weight":
-            needed = math.prod(stack) * rows * cols * scheme.bits
+            needed = math.prod(stack) * rows * -(-cols // scheme.dims) * scheme.bits
         elif array in ("weight_scale", "weight_zero"):  # padding rows hold 0
             needed = stored_bits * rows // (-(-rows // 16) * 16)
         parts[_PART_OF[array]] += needed

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from kbit.core.errors import FormatError, IntegrityError, LimitError, ShapeError, StorageError
 from kbit.core.files import open_regular, storage_errors
 from kbit.store.header import DTYPES, Limits, TensorEntry, near, scan_header
+from kbit.store.reading import read_exactly
 from kbit.store.seal import check_seal, tensor_hasher
 
-__all__ = ["CHUNK_BYTES", "Container", "Memory", "open_container", "read_exactly"]
+__all__ = ["CHUNK_BYTES", "Container", "Memory", "open_container"]
 
 CHUNK_BYTES = 1 << 20
 DEFAULT_LIMITS = Limits()
@@ -191,20 +192,6 @@ def open_container(path: str | Path, limits: Limits = DEFAULT_LIMITS, memory: Me
     except BaseException:
         os.close(fd)
         raise
-
-
-def read_exactly(fd: int, out: memoryview, offset: int, path: str, size_bytes: int) -> None:
-    """Fill `out` from `offset` of a file that had `size_bytes` bytes when it was opened, and must still have them."""
-    with storage_errors(path, f"read {len(out)} bytes at byte {offset}"):
-        now = os.fstat(fd).st_size
-        if now != size_bytes:
-            raise IntegrityError(f"{path}: expected {size_bytes} bytes as when it was opened, got {now}: another program changed it")
-        done = 0
-        while done < len(out):
-            count = os.preadv(fd, [out[done:]], offset + done)
-            if count == 0:
-                raise IntegrityError(f"{path}: expected {len(out)} bytes at byte {offset}, got {done}: the file shrank")
-            done += count
 
 
 def _read_head(fd: int, size_bytes: int, path: str, limits: Limits) -> bytes:

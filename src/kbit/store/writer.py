@@ -20,8 +20,9 @@ import numpy as np
 from kbit.core.errors import DTypeError, FormatError, IntegrityError, ShapeError, StorageError
 from kbit.core.files import storage_errors
 from kbit.core.temporary import sync_directory
-from kbit.store.container import CHUNK_BYTES, DEFAULT_LIMITS, open_container, read_exactly
+from kbit.store.container import CHUNK_BYTES, DEFAULT_LIMITS, open_container
 from kbit.store.header import ALIGNMENT, DTYPES, TensorEntry, TensorSpec, build_header, near, scan_header
+from kbit.store.reading import read_exactly
 from kbit.store.seal import DIGEST_KEY, HASHES_KEY, ZERO_DIGEST, seal, tensor_hasher
 
 __all__ = ["ContainerWriter", "file_order"]

@@ -14,7 +14,7 @@ from kbit.core.errors import ShapeError
 from kbit.core.scheme import Scheme
 from kbit.native.encoding import BLOCK_INPUTS, TILE_ROWS
 
-__all__ = ["BLOCK_INPUTS", "TILE_ROWS", "BlockLayout", "expand_groups", "logical_shape", "rows_of_tiles", "tiles_of_rows"]
+__all__ = ["BLOCK_INPUTS", "TILE_ROWS", "BlockLayout", "code_cols", "expand_groups", "logical_shape", "rows_of_tiles", "tiles_of_rows"]
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +70,11 @@ class BlockLayout:
     def scale_shape(self) -> tuple[int, int, int]:
         """Shape of what a group has one of."""
         return self.tiles, self.groups, TILE_ROWS
+
+
+def code_cols(scheme: Scheme, cols: int) -> int:
+    """Codes of a row of `cols` weights: one each, or one for `dims` of them, the last one for what is left."""
+    return -(-cols // scheme.dims)
 
 
 def rows_of_tiles(tiled: Array, rows: int) -> Array:

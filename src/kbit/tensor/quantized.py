@@ -5,6 +5,7 @@ weight_scale         uint16    [tiles, groups, 16]   fp16 bits; with e4m3 uint8 
 weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp16
 weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
 weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
+                     uint16    [2^bits, dims]        vq: fp16 bits; an entry holds the `dims` weights that its code stands for
 
 A stack of E matrices has scales, super-scales and zero points of shape [E, …].
 """
@@ -20,12 +21,12 @@ import numpy.typing as npt
 from kbit.core.errors import DTypeError, FormatError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.grids import is_data_dependent, levels_for
-from kbit.tensor.blocks import BlockLayout, expand_groups, logical_shape
+from kbit.tensor.blocks import BlockLayout, code_cols, expand_groups, logical_shape
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
 from kbit.tensor.trellis import padding_is_zero, unpack_indices
 
-__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes"]
+__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes", "stored_vectors"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -46,7 +47,7 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
     layout = BlockLayout.of(scheme, rows, cols)
     stack = (matrices,) if len(shape) == 3 else ()
     parts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        "weight": ((matrices * packed_bytes(rows, cols, scheme.bits),), np.dtype(np.uint8)),
+        "weight": ((matrices * packed_bytes(rows, code_cols(scheme, cols), scheme.bits),), np.dtype(np.uint8)),
         "weight_scale": (stack + layout.scale_shape, SCALE_DTYPES[scheme.scale_dtype]),
     }
     if scheme.scale_dtype != "fp16":
@@ -55,7 +56,8 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
     if not scheme.symmetric:
         parts["weight_zero"] = (stack + layout.scale_shape, np.dtype(np.uint8))
     if fitted:
-        parts["weight_codebook"] = ((1 << scheme.bits,), np.dtype(np.float32))
+        vectors = ((1 << scheme.bits, scheme.dims), np.dtype(np.uint16))
+        parts["weight_codebook"] = vectors if scheme.dims > 1 else ((1 << scheme.bits,), np.dtype(np.float32))
     return parts
 
 
@@ -73,6 +75,11 @@ def pad_codebook(levels: Float32, bits: int) -> Float32:
     return np.pad(np.asarray(levels, np.float32), (0, (1 << bits) - levels.size), mode="edge")
 
 
+def stored_vectors(codebook: Float32) -> npt.NDArray[np.uint16]:
+    """A vector codebook [2^bits, dims] as stored: fp16 bits; what lies beyond fp16 is cut to its largest value."""
+    return np.clip(codebook, -65504, 65504).astype(np.float16).view(np.uint16)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedTensor:
     """One tensor in k bits: w ≈ scale · (levels[code] − zero_point).
@@ -86,7 +93,7 @@ class QuantizedTensor:
         scale: stored scales.
         super_scale: what the stored scales are multiples of (e4m3, dq8).
         zero_point: integers in level units (asymmetric schemes).
-        codebook: fitted levels; None where they follow from the scheme.
+        codebook: fitted levels as stored; None where they follow from the scheme.
     """
 
     scheme: Scheme
@@ -95,7 +102,7 @@ class QuantizedTensor:
     scale: Array
     super_scale: Float32 | None = None
     zero_point: Bytes | None = None
-    codebook: Float32 | None = None
+    codebook: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -132,9 +139,11 @@ class QuantizedTensor:
 
     @property
     def levels(self) -> Float32:
-        """Distinct levels, ascending float32 [n], n ≤ 2^bits; read-only."""
+        """Distinct levels, ascending float32 [n], n ≤ 2^bits, or the entries of a vector grid, [2^bits, dims]; read-only."""
         if self.codebook is None:
             return _fixed_levels(self.scheme)
+        if self.codebook.ndim == 2:
+            return self.codebook.view(np.float16).astype(np.float32)
         distinct = self.codebook[: int(np.count_nonzero(self.codebook != self.codebook[-1])) + 1].view()
         distinct.flags.writeable = False
         return distinct
@@ -159,7 +168,9 @@ class QuantizedTensor:
         ]
 
     def codes(self) -> Bytes:
-        """Codes as indices into `levels`, uint8 of the logical shape; those of a trellis follow from its steps."""
+        """Codes as indices into `levels`, uint8 of the logical shape; those of a trellis follow from its steps. A vector grid has one code
+        for `dims` columns, ceil(cols / dims) a row.
+        """
         unpacked = [_codes_of_rows(matrix, 0, matrix.shape[0]) for matrix in self.matrices()]
         return unpacked[0] if len(self.shape) == 2 else np.stack(unpacked)
 
@@ -188,7 +199,7 @@ class QuantizedTensor:
         weights = matrices * rows * cols
         per_group = matrices * rows * BlockLayout.of(self.scheme, rows, cols).groups * 8
         used = {
-            "codes": weights * self.scheme.bits,
+            "codes": matrices * rows * code_cols(self.scheme, cols) * self.scheme.bits,
             "scales": per_group * self.scale.itemsize + (0 if self.super_scale is None else self.super_scale.nbytes * 8),
             "zero_points": 0 if self.zero_point is None else per_group,
             "codebook": 0 if self.codebook is None else self.codebook.nbytes * 8,
@@ -205,21 +216,23 @@ class QuantizedTensor:
         """
         self._validate_codebook()
         self._validate_scales()
-        n_levels = self.levels.size
+        n_levels = len(self.levels)
         if self.zero_point is not None and int(self.zero_point.max()) >= n_levels:
             raise FormatError(f"expected zero points below {n_levels}, got {int(self.zero_point.max())}")
         for index, matrix in enumerate(self.matrices()):
             if self.scheme.grid == "trellis":
                 if not padding_is_zero(matrix.weight, *_sizes(matrix), self.scheme.bits):
                     raise FormatError(f"expected padding of 0 in matrix {index}, got other steps of the trellis")
-            elif not check_codes(matrix.weight, *_sizes(matrix), self.scheme.bits, n_levels):
+            elif not check_codes(matrix.weight, *_code_sizes(matrix), self.scheme.bits, n_levels):
                 raise FormatError(f"expected codes below {n_levels} and padding of 0 in matrix {index}, got others")
 
     def _validate_codebook(self) -> None:
         if self.codebook is None:
             return
-        if not np.isfinite(self.codebook).all():
+        if not np.isfinite(self.levels if self.codebook.ndim == 2 else self.codebook).all():
             raise NumericsError("expected a codebook of finite levels, got NaN or Inf")
+        if self.codebook.ndim == 2:
+            return
         if (np.diff(self.codebook) < 0).any() or (np.diff(self.levels) <= 0).any():
             raise NumericsError("expected a codebook of ascending levels, of which only the last may repeat")
 
@@ -241,10 +254,13 @@ def _sizes(matrix: QuantizedTensor) -> tuple[int, int]:
     return matrix.shape[-2], matrix.shape[-1]
 
 
+def _code_sizes(matrix: QuantizedTensor) -> tuple[int, int]:
+    return matrix.shape[-2], code_cols(matrix.scheme, matrix.shape[-1])
+
+
 def _codes_of_rows(matrix: QuantizedTensor, begin: int, end: int) -> Bytes:
-    rows, cols = _sizes(matrix)
     unpack_rows = unpack_indices if matrix.scheme.grid == "trellis" else unpack
-    return unpack_rows(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)
+    return unpack_rows(matrix.weight, *_code_sizes(matrix), matrix.scheme.bits, row_begin=begin, row_end=end)
 
 
 def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
@@ -254,6 +270,8 @@ def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
         end = min(begin + _ROWS_AT_ONCE, rows)
         tiles = slice(begin // 16, -(-end // 16))
         values = levels[_codes_of_rows(matrix, begin, end)]
+        if levels.ndim == 2:
+            values = values.reshape(end - begin, -1)[:, :cols]
         if matrix.zero_point is not None:
             values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
         values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))

@@ -1,6 +1,6 @@
 import pytest
 
-from kbit.cli.axes import widened
+from kbit.charts.axes import widened
 
 
 def test_a_range_that_shows_something_stays():

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kbit.cli.svg import Panel, Point, Series, standalone, svg_panel
+from kbit.charts.svg import Panel, Point, Series, standalone, svg_panel
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
@@ -65,3 +65,29 @@ def test_standalone_has_its_style_and_refers_to_nothing_outside() -> None:
     root = ElementTree.fromstring(text)
     assert len(list(root.iter(NAMESPACE + "style"))) == 1
     assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]
+
+
+def test_logarithmic_x_has_equal_steps_and_short_ticks() -> None:
+    points = tuple(Point(x, 2.0 + at, "") for at, x in enumerate((1e6, 1e8, 1e10)))
+    root = ElementTree.fromstring(svg_panel(Panel("t", "x", "y", (Series("s", points),), log_x=True, legend=False)))
+    line = next(iter(root.iter(NAMESPACE + "polyline"))).attrib["points"]
+    across = [float(place.split(",")[0]) for place in line.split()]
+    assert across[1] - across[0] == pytest.approx(across[2] - across[1], abs=0.2)
+    texts = {element.text for element in root.iter(NAMESPACE + "text")}
+    assert {"1M", "1G"} <= texts
+    assert "s" not in texts
+
+
+def test_bands_and_styles() -> None:
+    points = (Point(1.0, 2.0, "a"), Point(2.0, 3.0, "b"))
+    curves = (
+        Series("line", points, "line", 3, ((1.0, 1.5, 2.5), (2.0, 2.5, 3.5))),
+        Series("marks", points, "marks", 3),
+    )
+    text = svg_panel(Panel("t", "x", "y", curves, y_ticks=(2, 3)))
+    root = ElementTree.fromstring(text)
+    (band,) = root.iter(NAMESPACE + "polygon")
+    assert band.attrib["class"] == "band s3"
+    assert len(band.attrib["points"].split()) == 4
+    assert len(list(root.iter(NAMESPACE + "polyline"))) == 1
+    assert len(list(root.iter(NAMESPACE + "title"))) == 2

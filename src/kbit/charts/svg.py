@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
-from kbit.cli.axes import widened
+from kbit.charts.axes import widened
 
 __all__ = ["COLOURS", "INK", "SOFT", "STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
 
@@ -34,6 +35,7 @@ STYLE = (
     ".chart .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}"
     + "".join(
         f".chart .s{i}.line{{stroke:var(--s{i})}}.chart .s{i}.mark{{fill:var(--s{i});stroke:var(--paper);stroke-width:.8}}"
+        f".chart .s{i}.band{{fill:var(--s{i});opacity:.16}}"
         for i in range(5)
     )
 )
@@ -50,15 +52,26 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve."""
+    """One curve.
+
+    Attributes:
+        name: in the legend.
+        points: from left to right.
+        style: marks joined by a line, marks alone, or a line alone.
+        colour: number of its colour and mark, 0…4; None for its place among the series.
+        band: (x, low, high) of an area behind it, from left to right.
+    """
 
     name: str
     points: tuple[Point, ...]
+    style: Literal["both", "marks", "line"] = "both"
+    colour: int | None = None
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart: y logarithmic, x linear.
+    """One chart: y logarithmic, x linear or logarithmic.
 
     Attributes:
         title, x_label, y_label: words.
@@ -66,6 +79,9 @@ class Panel:
         marked: a point to ring and name.
         baseline: a dashed line at a y value, and its name.
         ceiling: largest y shown; how many points lie above is said.
+        log_x: logarithmic x.
+        legend: names of the series in the upper right corner; a page may have them beside the chart instead.
+        y_ticks: values that the y axis names; empty for the usual ones.
     """
 
     title: str
@@ -75,6 +91,9 @@ class Panel:
     marked: Point | None = None
     baseline: tuple[float, str] | None = None
     ceiling: float = math.inf
+    log_x: bool = False
+    legend: bool = True
+    y_ticks: tuple[float, ...] = ()
 
 
 def svg_panel(panel: Panel) -> str:
@@ -101,27 +120,30 @@ def _content(panel: Panel) -> str:
     points = [point for series in panel.series for point in series.points if point.y > 0 and math.isfinite(point.y)]
     if not points:
         return f'<text x="{LEFT}" y="{HEIGHT / 2}">nothing to draw</text>'
-    xs = widened([point.x for point in points])
+    across: Scale = math.log10 if panel.log_x else float
+    xs = [across(point.x) for point in points] if panel.log_x else widened([point.x for point in points])
     above = sum(point.y > panel.ceiling for point in points)
     ys = [math.log10(min(point.y, panel.ceiling)) for point in points] + ([math.log10(panel.baseline[0])] if panel.baseline else [])
     x, y = _scale(xs, LEFT, WIDTH - RIGHT, 0.04), _scale(ys, HEIGHT - BOTTOM, TOP, 0.09)
-    at: Place = lambda point: (x(point.x), y(math.log10(point.y)))  # noqa: E731
+    at: Place = lambda point: (x(across(point.x)), y(math.log10(point.y)))  # noqa: E731
     parts = [
         f'<text class="title" x="{LEFT}" y="16">{escape(panel.title)}</text>',
-        _y_axis(min(ys), max(ys), y, panel.y_label),
-        _x_axis(xs, x, panel.x_label),
+        _y_axis(panel.y_ticks or _ticks(min(ys), max(ys)), y, panel.y_label),
+        _log_x_axis(xs, x, panel.x_label) if panel.log_x else _x_axis(xs, x, panel.x_label),
     ]
     if panel.baseline:
         parts.append(_baseline(panel.baseline, y))
     # an <svg> inside clips: curves that rise above the ceiling leave through the top
     parts.append(f'<svg y="{TOP}" width="{WIDTH}" height="{HEIGHT - TOP}" viewBox="0 {TOP} {WIDTH} {HEIGHT - TOP}">')
-    parts += [_curve(series, i, at) for i, series in enumerate(panel.series)]
+    parts += [_band(series, _number(series, i), at) for i, series in enumerate(panel.series) if series.band]
+    parts += [_curve(series, _number(series, i), at) for i, series in enumerate(panel.series)]
     parts.append("</svg>")
     if above:
         parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="16" text-anchor="end">above the top: {above}</text>')
     if panel.marked:
         parts.append(_ring(panel.marked, at))
-    parts.append(_legend(panel.series))
+    if panel.legend:
+        parts.append(_legend(panel.series))
     return "".join(parts)
 
 
@@ -136,9 +158,9 @@ def _scale(values: Sequence[float], start: float, end: float, margin: float) -> 
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
-def _y_axis(low: float, high: float, y: Scale, label: str) -> str:
+def _y_axis(ticks: Sequence[float], y: Scale, label: str) -> str:
     parts = []
-    for tick in _ticks(low, high):
+    for tick in (tick for tick in ticks if tick > 0):
         at = y(math.log10(tick))
         if TOP <= at <= HEIGHT - BOTTOM:
             parts.append(
@@ -167,14 +189,35 @@ def _step(span: float, most: int) -> float:
 
 
 def _x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
-    base = HEIGHT - BOTTOM
     step = _step(max(xs) - min(xs), 8) or 1.0
+    indices = range(math.ceil(min(xs) / step), math.floor(max(xs) / step) + 1)
+    return _x_ticks([(x(index * step), f"{index * step:g}") for index in indices], label)
+
+
+def _log_x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
+    """Ticks between two log10 bounds: powers of ten, 1–2–5, or every so many powers."""
+    low, high = min(xs), max(xs)
+    every = max(1, math.ceil((high - low) / 7))
+    steps = (1, 2, 5) if high - low < 2 else (1,)
+    values = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1, every) for step in steps]
+    ticks = [(x(math.log10(value)), _short(value)) for value in values]
+    return _x_ticks([(at, text) for at, text in ticks if LEFT <= at <= WIDTH - RIGHT], label)
+
+
+def _short(value: float) -> str:
+    """A number with k, M, G, T or P for powers of 1,000."""
+    power = 0
+    while value >= 999.5 and power < len("kMGTP"):
+        value, power = value / 1000, power + 1
+    return f"{value:g}{' kMGTP'[power].strip()}"
+
+
+def _x_ticks(ticks: Sequence[tuple[float, str]], label: str) -> str:
+    base = HEIGHT - BOTTOM
     parts = [f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>']
-    for index in range(math.ceil(min(xs) / step), math.floor(max(xs) / step) + 1):
-        at = x(index * step)
+    for at, text in ticks:
         parts.append(
-            f'<path class="axis" d="M{at:.1f} {base}v5"/>'
-            f'<text class="soft" x="{at:.1f}" y="{base + 19}" text-anchor="middle">{index * step:g}</text>'
+            f'<path class="axis" d="M{at:.1f} {base}v5"/><text class="soft" x="{at:.1f}" y="{base + 19}" text-anchor="middle">{text}</text>'
         )
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>')
     return "".join(parts)
@@ -191,7 +234,18 @@ def _curve(series: Series, index: int, at: Place) -> str:
     places = [(*at(point), point.label) for point in series.points if point.y > 0 and math.isfinite(point.y)]
     line = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in places)
     marks = "".join(f"{_mark(index, px, py)}<title>{escape(label)}</title></path>" for px, py, label in places)
-    return f'<polyline class="line s{index}" points="{line}"/>{marks}'
+    joined = "" if series.style == "marks" else f'<polyline class="line s{index}" points="{line}"/>'
+    return joined + ("" if series.style == "line" else marks)
+
+
+def _band(series: Series, index: int, at: Place) -> str:
+    """The area between the low and the high ends."""
+    edges = [at(Point(x, low, "")) for x, low, _ in series.band] + [at(Point(x, high, "")) for x, _, high in reversed(series.band)]
+    return f'<polygon class="band s{index}" points="{" ".join(f"{px:.1f},{py:.1f}" for px, py in edges)}"/>'
+
+
+def _number(series: Series, place: int) -> int:
+    return (place if series.colour is None else series.colour) % len(COLOURS)
 
 
 _SHAPES = (
@@ -220,5 +274,5 @@ def _legend(series: Sequence[Series]) -> str:
     parts = []
     for i, one in enumerate(series):
         py = TOP + 12 + 18 * i
-        parts.append(f'{_mark(i, WIDTH - 92, py - 4)}</path><text x="{WIDTH - 80}" y="{py}">{escape(one.name)}</text>')
+        parts.append(f'{_mark(_number(one, i), WIDTH - 92, py - 4)}</path><text x="{WIDTH - 80}" y="{py}">{escape(one.name)}</text>')
     return "".join(parts)

@@ -1,0 +1,153 @@
+"""What the laws are worth: held-out errors of each form, coverage of intervals, advice against truth, an unseen data type.
+
+    python benchmarks/laws.py --json benchmarks/results/laws.json
+    python benchmarks/laws.py --default src/kbit/data/laws.json       # fit the laws that come with the package
+
+Rows are published ones (`tests/study/published.csv`: tables of the GPTQ paper and repository and of llama.cpp, each row with its source),
+and for the time of a token those of `benchmarks/results/engine.json`. Every figure is of models that were not in the fit.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advice import judge_advice
+from checkpoint import parameters
+from kbit.study.book import LawBook
+from kbit.study.fitting import Fitting, fit_laws
+from kbit.study.laws.gaussian_error import row_error
+from kbit.study.laws.latency import LatencyLaw
+from kbit.study.predict import predict_rows
+from kbit.study.rows import Row
+from kbit.study.tables import read_rows
+from machine import print_header, save
+from peers.files import MODELS
+
+ROOT = Path(__file__).resolve().parent
+PUBLISHED = ROOT.parent / "tests" / "study" / "published.csv"
+ENGINE = ROOT / "results" / "engine.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=PUBLISHED)
+    parser.add_argument("--budgets", type=int, default=200)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--default", type=Path, help="only fit the laws that come with the package, and keep them here")
+    options = parser.parse_args()
+    rows = read_rows(options.rows)
+    if options.default:
+        book = LawBook.of(fit_laws(rows, draws=200))
+        rounded = replace(book, latency=LatencyLaw.fit(speed_rows()), provenance={**book.provenance, "table": "tests/study/published.csv"})
+        rounded.save(options.default)
+        print(f"wrote {options.default}: {rounded.latency}")
+        return
+    header = print_header("laws")
+    fitting = fit_laws(rows, draws=0)
+    result = {
+        "benchmark": "laws",
+        "machine": header,
+        "rows": len(rows),
+        "models": len({row.model for row in rows}),
+        "forms": forms(fitting),
+        "outliers": [
+            {"row": f"{miss.row.family} {miss.row.params} {miss.row.precision}", "perplexity": miss.row.perplexity, "error": miss.error}
+            for miss in fitting.outliers()
+        ],
+        "coverage": coverage(rows),
+        "unseen": unseen(rows),
+        "latency": latency(),
+        "advice": judge_advice(rows, options.budgets),
+    }
+    print(json.dumps({name: result[name] for name in ("coverage", "unseen", "latency", "advice")}, indent=1))
+    save(options.json, result)
+
+
+def forms(fitting: Fitting) -> list[dict[str, Any]]:
+    """Held-out medians of each form by precision, over models inside of the range of sizes and over all."""
+    table = []
+    for one in fitting.laws:
+        precisions: dict[str, Any] = {}
+        for name in ("none 16", "gptq 4", "gptq 3", "gptq 3 g128", "rtn 4", "rtn 3"):
+            of = [miss for miss in one.misses if miss.row.precision == name]
+            inside = [abs(miss.error) for miss in of if miss.beyond == 0]
+            precisions[name] = {"inside": _median(inside), "inside_rows": len(inside), "all": _median([abs(miss.error) for miss in of])}
+        table.append({"form": one.law.form, "formula": one.law.formula, "heldout_error": one.heldout_error, "precisions": precisions})
+        medians = "  ".join(f"{name} {figures['inside']:.4f}" for name, figures in precisions.items() if figures["inside"] is not None)
+        print(f"{one.law.form:<10} {one.heldout_error:.4f}   inside: {medians}")
+    return table
+
+
+def coverage(rows: Sequence[Row]) -> dict[str, Any]:
+    """Each model left out of everything, widths of intervals included: how many of its rows lie in their 90 % interval."""
+    hits: dict[str, list[bool]] = {"inside": [], "outside": []}
+    widths: dict[str, list[float]] = {}
+    for model in _models(rows):
+        left = [row for row in rows if row.model == model]
+        book = LawBook.of(fit_laws([row for row in rows if row.model != model], draws=0))
+        for row, said in zip(left, predict_rows(book, left), strict=True):
+            hits["outside" if said.note else "inside"].append(said.low <= (row.perplexity or 0) <= said.high)
+            widths.setdefault(row.precision, []).append(float(np.log(said.high / said.low) / 2))
+    both = hits["inside"] + hits["outside"]
+    shares = {name: {"rows": len(found), "covered": float(np.mean(found))} for name, found in (*hits.items(), ("all", both))}
+    return {**shares, "half_width_nats": {name: float(np.median(found)) for name, found in widths.items() if len(found) > 2}}
+
+
+def unseen(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A precision left out of the fit, predicted by the error of its data type on normal weights alone."""
+    found = []
+    for method, bits in (("gptq", 4), ("gptq", 3), ("rtn", 4)):
+        left = [row for row in rows if row.method == method and row.bits == bits and row_error(row) is not None]
+        rest = [row for row in rows if row not in left]
+        law = fit_laws(rest, "gaussian", draws=0).laws[0].law
+        errors = np.abs(law.predict(left) - np.log([row.perplexity for row in left]))
+        base = np.abs(law.predict([replace(row, method="none", bits=16) for row in left]) - np.log([row.perplexity for row in left]))
+        entry = {
+            "left_out": f"{method} {bits}",
+            "rows": len(left),
+            "median_error": _median(list(errors)),
+            "without_damage": _median(list(base)),
+        }
+        found.append(entry)
+    return found
+
+
+def speed_rows() -> list[Row]:
+    """Rows of kbit in `engine.json`."""
+    out = []
+    for cell in json.loads(ENGINE.read_text())["rows"]:
+        if cell["engine"] != "kbit" or cell["status"] != "ok":
+            continue
+        config = MODELS[cell["model"]]
+        params = parameters(config)
+        extra: dict[str, float | str] = {name: cell[name] for name in ("file_bytes", "decode_tokens_per_s", "memory_roof_gb_per_s")}
+        extra |= {"int8_roof_gmac_per_s": cell["int8_roof_gmac_per_s"], "layers": config["num_hidden_layers"], "threads": cell["threads"]}
+        extra |= {"model": cell["model"], "scheme": cell["type"]}
+        bits = int(cell["type"].partition(":")[0][-1])
+        out.append(Row("engine", params, "nearest", bits, 64, cell["bpw_file"], "speed", 512, None, "engine.json", extra))
+    return out
+
+
+def latency() -> dict[str, Any]:
+    """The law of a token's time: coefficients, and its error on cells left out."""
+    law = LatencyLaw.fit(speed_rows())
+    return {"rows": len(speed_rows()), "coefficients": law.coefficients(), "median_error": law.error}
+
+
+def _models(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+    """Models whose family has others."""
+    found = list(dict.fromkeys(row.model for row in rows))
+    return [model for model in found if sum(other[0] == model[0] for other in found) > 1]
+
+
+def _median(errors: Sequence[float]) -> float | None:
+    return float(np.median(errors)) if len(errors) else None
+
+
+if __name__ == "__main__":
+    main()
