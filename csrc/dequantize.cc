@@ -27,7 +27,8 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
       scale = scale_at(m, tile, group, row);
       zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
     }
-    out[input] = scale * (level_of(m, code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs)), input) - zero);
+    const unsigned code = m.trellis ? trellis_index_at(m, tile, row, i) : code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs));
+    out[input] = scale * (level_of(m, code, input) - zero);
   }
 }
 

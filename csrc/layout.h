@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kbit/kbit.h"
+#include "trellis.h"
 
 namespace kbit {
 
@@ -44,11 +45,23 @@ static inline unsigned code_at(const uint8_t* const* blocks, int bits, int row, 
   return code;
 }
 
-// Start of the k-block (tile, kblock) in each plane.
+// Start of the k-block (tile, kblock) in each plane; of a trellis its lines and the line before them.
 static inline void block_pointers(const Matrix& m, int64_t tile, int64_t kblock, const uint8_t** blocks) {
+  if (m.trellis) {
+    blocks[0] = trellis_lines(m, tile, kblock, &blocks[1]);
+    return;
+  }
   for (int p = 0; p < plane_count(m.bits); ++p) {
     blocks[p] = m.planes + plane_offset(m.tiles, m.kblocks, m.bits, p) + (tile * m.kblocks + kblock) * 64 * plane_width(m.bits, p);
   }
+}
+
+// Index into the levels of the weight (row of tile, input of row).
+static inline unsigned level_index(const Matrix& m, int64_t tile, int row, int64_t input) {
+  if (m.trellis) return trellis_index_at(m, tile, row, input);
+  const uint8_t* blocks[3];
+  block_pointers(m, tile, input / kBlockInputs, blocks);
+  return code_at(blocks, m.bits, row, static_cast<int>(input % kBlockInputs));
 }
 
 }  // namespace kbit

@@ -102,7 +102,8 @@ void fit_bytes(const float* values, int n, IntCodebook& book) {
 }
 
 Status build(Matrix& m, const float* levels, int n_levels) {
-  if (m.rows < 1 || m.cols < 1 || m.bits < 1 || m.bits > 8 || n_levels < 1 || n_levels > (1 << m.bits)) return Status::invalid_argument;
+  if (m.rows < 1 || m.cols < 1 || m.bits < 1 || m.bits > 8 || n_levels < 1) return Status::invalid_argument;
+  if (m.trellis ? m.bits > kTrellisBits || n_levels != kTrellisLevels : n_levels > (1 << m.bits)) return Status::invalid_argument;
   if (m.group_size == -1) m.group_size = m.cols;
   if (m.group_size < 1 || m.group_size > m.cols) return Status::invalid_argument;
   if (m.group_size % 16 != 0 && m.group_size != m.cols) return Status::invalid_argument;

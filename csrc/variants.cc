@@ -34,7 +34,7 @@ FastKernel kernel_of(const VariantKernels& variants, Variant variant) {
 // Codes multiplied where they lie need groups of whole k-blocks.
 bool straight(const Matrix& m) {
   CodeLine line;
-  return m.dims == 1 && m.activation_group % kBlockInputs == 0 && code_line(m, line);
+  return m.dims == 1 && !m.trellis && m.activation_group % kBlockInputs == 0 && code_line(m, line);
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ Status select_variant(Matrix& m, int token_class, Variant variant) {
 void run_fast(const Kernels& kernels, const Matrix& matrix, const Activations& x, int64_t m, float* y, int64_t y_stride, int64_t tile_begin,
               int64_t tile_end, uint8_t* scratch) {
   if (matrix.dims > 1) return kernels.fast(matrix, x, m, y, y_stride, tile_begin, tile_end, scratch);
-  const Variant variant = m > kFewTokens ? Variant::automatic : matrix.variant[m > 1 ? 1 : 0];
+  const Variant variant = m > kFewTokens || matrix.trellis ? Variant::automatic : matrix.variant[m > 1 ? 1 : 0];
   if (const FastKernel named = kernel_of(*kernels.variants, variant)) return named(matrix, x, m, y, y_stride, tile_begin, tile_end, scratch);
   if (variant == Variant::lookup) return look_up(kernels, matrix, x, m, y, y_stride, tile_begin, tile_end, scratch);
   kernels.fast(matrix, x, m, y, y_stride, tile_begin, tile_end, scratch);

@@ -7,12 +7,15 @@
 // per position looks at its own bits and ignores the others, so that no code needs a shift or mask of its own. For k = 3 a 2-bit
 // plane fills bits 0–1 of both nibbles and the 1-bit plane, by its bit order, bit 2 of both. k ≥ 5 takes one pshufb for each
 // sixteen levels and picks by the remaining code bits, moved to the byte's top, with a tree of blends.
+//
+// A trellis (csrc/trellis.h; kinds 8 + bits) makes six-bit codes: windows of 16 bits, two in each 32-bit lane, times the multiplier.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "for_bits.h"
 #include "kbit/kbit.h"
 #include "layout.h"
 
@@ -76,6 +79,44 @@ inline __m256i to_top(__m256i v) {
 template <int Bit, int Width>
 inline __m256i field(__m256i v) {
   return _mm256_and_si256(_mm256_srli_epi16(v, Bit), _mm256_set1_epi8(static_cast<char>((1 << Width) - 1)));
+}
+
+// The 32 bits of each row's stream that end with bit End of the k-block; rows are those of half a line.
+template <int Bits, int End>
+inline __m256i stream_word(const uint8_t* const* blocks) {
+  constexpr int line = (End - 1) / 32, used = End - 32 * line;
+  const __m256i present = load(blocks[0] + 64 * line);
+  if constexpr (used == 32) return present;
+  const __m256i previous = load(line > 0 ? blocks[0] + 64 * (line - 1) : blocks[1]);
+  return _mm256_or_si256(_mm256_slli_epi32(previous, used), _mm256_srli_epi32(present, 32 - used));
+}
+
+// Two windows in each lane: those whose bits begin at bit Low and bit High of the word.
+template <int Low, int High>
+inline __m256i two_windows(__m256i word) {
+  return _mm256_blend_epi16(_mm256_srli_epi32(word, Low), _mm256_slli_epi32(word, 16 - High), 0xaa);
+}
+
+// As decode_half, of a trellis: blocks[0] points at the lines of the k-block, blocks[1] at the line before them.
+template <int Bits, Output Out, class Emit>
+inline __attribute__((always_inline)) void decode_trellis_half(const uint8_t* const* blocks, const Tables& t, Emit& emit) {
+  constexpr int each = trellis_steps_of_word(Bits);
+  const auto step = [&]<int S>() __attribute__((always_inline)) {
+    const __m256i multiplier = _mm256_set1_epi16(static_cast<int16_t>(trellis_multiplier(Bits)));
+    const __m256i word = stream_word<Bits, 4 * Bits * each * (S / each + 1)>(blocks);
+    constexpr int after = Bits * (4 * (each - S % each) - 1);  // bits after the window of the step's first input
+    const __m256i even = _mm256_mullo_epi16(two_windows<after, after - 2 * Bits>(word), multiplier);
+    const __m256i odd = _mm256_mullo_epi16(two_windows<after - Bits, after - 3 * Bits>(word), multiplier);
+    const __m256i index = _mm256_blendv_epi8(odd, _mm256_srli_epi16(even, 8), _mm256_set1_epi16(0x00ff));
+    if constexpr (Out == Output::levels) {
+      const __m256i selectors[2] = {to_top<1>(index), to_top<0>(index)};
+      emit.template at<S>(S, pick<2>(t, 0, field<2, 4>(index), selectors));
+    } else {
+      emit.template at<S>(S, field<0, 6>(index));
+    }
+  };
+  step.template operator()<0>(), step.template operator()<1>(), step.template operator()<2>(), step.template operator()<3>();
+  step.template operator()<4>(), step.template operator()<5>(), step.template operator()<6>(), step.template operator()<7>();
 }
 
 // Emits the eight registers of a half: emit.template at<N>(S, register) for the N-th emission, which holds step S. The first four
@@ -196,6 +237,25 @@ struct Cursor {
     const uint8_t* at[3];
     for (int p = 0; p < plane_count(K); ++p) at[p] = blocks[p] + 32 * half;
     decode_half<K, Out>(at, t, emitter);
+  }
+};
+
+// Of a trellis: its lines, and the line before them.
+template <int K>
+  requires(is_trellis(K))
+struct Cursor<K> {
+  static constexpr int kBits = bits_of(K);
+  const uint8_t* blocks[3];
+  Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  void next() {
+    for (int v = 0; v < kBits; ++v) _mm_prefetch(reinterpret_cast<const char*>(blocks[0] + 64 * v + kAhead), _MM_HINT_T0);
+    blocks[1] = blocks[0] + 64 * (kBits - 1);
+    blocks[0] += 64 * kBits;
+  }
+  template <Output Out, class Emit>
+  inline __attribute__((always_inline)) void emit(int half, const Tables& t, Emit& emitter) const {
+    const uint8_t* at[2] = {blocks[0] + 32 * half, blocks[1] + 32 * half};
+    decode_trellis_half<kBits, Out>(at, t, emitter);
   }
 };
 

@@ -90,9 +90,9 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(code);
   Tables tables;
-  fill_tables(tables, m.bits, value);
+  fill_tables(tables, m.trellis ? 6 : m.bits, value);
   if (m.dims > 1) return for_joint(m.bits, m.dims, [&]<int K, int D>() { tiles<K, D>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
-  for_bits(m.bits, [&]<int K>() { tiles<K, 1>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
+  for_kind(m, [&]<int K>() { tiles<K, 1>(m, tables, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx2

@@ -214,6 +214,19 @@ void run(const Matrix& m, const Tables& tables, const Activations& x, int64_t to
   }
 }
 
+// Its levels fill a signed byte, so that every trellis runs at the depth of those books.
+void fast_trellis(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
+  IntCodebook book = m.integer;
+  book.depth = 0;
+  uint8_t value[256];
+  table_values(book, value);
+  Tables tables;
+  fill_tables(tables, 6, value);
+  for_kind(m, [&]<int K>() {
+    if constexpr (is_trellis(K)) run<K, Output::levels, 0>(m, tables, x, tokens, y, y_stride, begin, end, scratch);
+  });
+}
+
 }  // namespace
 
 void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, uint8_t* terms, const uint8_t* strip, int64_t begin, int64_t end, float* y,
@@ -222,6 +235,7 @@ void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, uin
 }
 
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
+  if (m.trellis) return fast_trellis(m, x, tokens, y, y_stride, begin, end, scratch);
   if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
   uint8_t value[256];
   table_values(m.integer, value);

@@ -10,123 +10,28 @@
 //   k = 4   one table; a shift for the upper nibble
 //   k = 5   the nibble in bits 0–3, the single bits of two neighbouring steps in bits 4 and 5: each step looks at its own
 //   k = 6   nibble and pair;  k = 7: nibble, pair and bit 6 by vpermi2b;  k = 8: vpermi2b twice, bit 7 chooses
+//
+// A trellis (kinds 8 + bits) looks up six bits as well: avx512/trellis.h.
 #pragma once
 
 #include <cstdint>
 
+#include "avx512/tables.h"
+#include "avx512/trellis.h"
 #include "intrinsics.h"
 #include "kbit/kbit.h"
 #include "layout.h"
 
 namespace kbit::avx512 {
 
-// What a code turns into: a byte of the caller's table, or for k = 8 the code itself, which needs no lookup.
-enum class Output { looked_up, codes };
-
-// Callers' memory may lie anywhere. What is used twice is to be loaded once: g++ would rather read it again, and a 64-byte load
-// takes both load ports of a Zen 4.
-inline __attribute__((always_inline)) __m512i load(const uint8_t* p) {
-  __m512i v = _mm512_loadu_si512(p);
-#if defined(__AVX512F__)  // not in the emulation of tests
-  asm("" : "+v"(v));
-#endif
-  return v;
-}
-
-// Moves bit `From` of every byte to bit `To`; what crosses from the neighbouring byte lands outside of the field.
-template <int From, int To>
-inline __attribute__((always_inline)) __m512i move(__m512i v) {
-  if constexpr (From > To) return _mm512_srli_epi16(v, From - To);
-  if constexpr (From < To) return _mm512_slli_epi16(v, To - From);
-  return v;
-}
-
-// Bits of `low` where the mask is set, of `high` elsewhere.
-inline __attribute__((always_inline)) __m512i join(__m512i low, __m512i mask, __m512i high) {
-  return _mm512_ternarylogic_epi32(low, mask, high, 0xe2);
-}
-
-// ---------------------------------------------------------------- tables
-
-constexpr int table_count(int bits) {
-  constexpr int counts[9] = {0, 6, 3, 2, 1, 2, 1, 1, 1};
-  return counts[bits];
-}
-
-// Bit of the index that holds bit `bit` of the code, for table `table`.
-constexpr int index_bit(int bits, int table, int bit) {
-  switch (bits) {
-    case 1: return table;
-    case 2: return 2 * table + bit;
-    case 3: return bit == 0 ? 4 + table : 2 * table + bit - 1;
-    case 5: return bit == 0 ? 4 + table : bit - 1;
-    case 6: return bit < 2 ? 4 + bit : bit - 2;
-    case 7: return bit == 0 ? 6 : bit < 3 ? 3 + bit : bit - 3;
-    default: return bit;
-  }
-}
-
-// The code that index i of a table stands for.
-struct Order {
-  alignas(64) uint8_t code[256];
-};
-
-constexpr Order order_of(int bits, int table) {
-  Order order{};
-  for (int i = 0; i < 256; ++i) {
-    int code = 0;
-    for (int bit = 0; bit < bits; ++bit) code |= (i >> index_bit(bits, table, bit) & 1) << bit;
-    order.code[i] = static_cast<uint8_t>(code);
-  }
-  return order;
-}
-
-template <int K, int Table>
-inline constexpr Order kOrder = order_of(K, Table);
-
-// Tables in registers; `value` holds 256 bytes, value[code] is what a code turns into.
-template <int K>
-struct Tables {
-  static constexpr int kRegisters = K == 8 ? 4 : K == 7 ? 2 : 1;  // of one table
-  __m512i part[table_count(K)][kRegisters];
-
-  explicit inline __attribute__((always_inline)) Tables(const uint8_t* value) {
-    fill<0>(value);
-    if constexpr (table_count(K) > 1) fill<1>(value);
-    if constexpr (table_count(K) > 2) fill<2>(value);
-    if constexpr (table_count(K) > 3) fill<3>(value), fill<4>(value), fill<5>(value);
-  }
-
-  template <int Table>
-  inline __attribute__((always_inline)) void fill(const uint8_t* value) {
-    for (int i = 0; i < kRegisters; ++i) {
-      const __m512i codes = load(kOrder<K, Table>.code + 64 * i);
-      if constexpr (K <= 6) part[Table][i] = _mm512_permutexvar_epi8(codes, load(value));
-      if constexpr (K == 7) part[Table][i] = _mm512_permutex2var_epi8(load(value), codes, load(value + 64));
-      if constexpr (K == 8) part[Table][i] = load(value + 64 * i);
-    }
-  }
-
-  template <int Table>
-  inline __attribute__((always_inline)) __m512i look_up(__m512i index) const {
-    if constexpr (K <= 6) return _mm512_permutexvar_epi8(index, part[Table][0]);
-    if constexpr (K == 7) return _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
-    if constexpr (K == 8) {
-      const __m512i low = _mm512_permutex2var_epi8(part[Table][0], index, part[Table][1]);
-      const __m512i high = _mm512_permutex2var_epi8(part[Table][2], index, part[Table][3]);
-      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
-    }
-  }
-};
-
-// ---------------------------------------------------------------- decoding
-
 // Emits the eight registers of a k-block: emit.template at<S>(register) for step S, inputs 4S … 4S + 3, steps in ascending order
 // within each half of four. `blocks[p]` points at the k-block in plane p. The register is what the tables `t` look up.
 template <int K, Output Out, class T, class Emit>
 inline __attribute__((always_inline)) void decode(const uint8_t* const* blocks, const T& t, Emit& emit) {
   [[maybe_unused]] const __m512i nibbles = _mm512_set1_epi8(0x0f);
-  if constexpr (K == 1) {
+  if constexpr (is_trellis(K)) {
+    decode_trellis<bits_of(K), Out>(blocks, t, emit);
+  } else if constexpr (K == 1) {
     const __m512i v = load(blocks[0]);  // bits 0…7 hold steps 0 1 4 5 2 3 6 7
     const __m512i top = move<6, 0>(v);
     emit.template at<0>(t.template look_up<0>(v)), emit.template at<1>(t.template look_up<1>(v));
@@ -215,6 +120,21 @@ struct Cursor {
   }
 };
 
+// Of a trellis: its lines, and the line before them.
+template <int K>
+  requires(is_trellis(K))
+struct Cursor<K> {
+  static constexpr int kBits = bits_of(K);
+  const uint8_t* blocks[3];
+  inline __attribute__((always_inline)) Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  explicit inline __attribute__((always_inline)) Cursor(const uint8_t* const* first) : blocks{first[0], first[1], nullptr} {}
+  inline __attribute__((always_inline)) void prefetch() const { ask_ahead<kBits>(blocks[0]); }
+  inline __attribute__((always_inline)) void next() {
+    blocks[1] = blocks[0] + 64 * (kBits - 1);
+    blocks[0] += 64 * kBits;
+  }
+};
+
 // Writes the bytes of a k-block in the order that they are read again: 64 for each four inputs.
 struct Store {
   uint8_t* out;
@@ -226,19 +146,19 @@ struct Store {
 
 // The bytes of `count` k-blocks, 32 · 16 each. `blocks` is moved on.
 template <int K, Output Out>
-void decode_blocks(const Tables<K>& shared, const uint8_t** blocks, int64_t count, uint8_t* out) {
-  const Tables<K> tables = shared;  // in registers: a copy that no store can change
+void decode_blocks(const TablesOf<K>& shared, const uint8_t** blocks, int64_t count, uint8_t* out) {
+  const TablesOf<K> tables = shared;  // in registers: a copy that no store can change
   Cursor<K> cursor(blocks);
   for (int64_t block = 0; block < count; ++block, cursor.next()) {
     cursor.prefetch();
     Store store{out + block * kBlockInputs * kTileRows};
     decode<K, Out>(cursor.blocks, tables, store);
   }
-  for (int p = 0; p < plane_count(K); ++p) blocks[p] = cursor.blocks[p];
+  for (int p = 0; p < (is_trellis(K) ? 2 : plane_count(K)); ++p) blocks[p] = cursor.blocks[p];
 }
 
 template <int K, Output Out>
-void decode_tile(const Matrix& m, const Tables<K>& tables, int64_t tile, uint8_t* out) {
+void decode_tile(const Matrix& m, const TablesOf<K>& tables, int64_t tile, uint8_t* out) {
   const uint8_t* blocks[3];
   block_pointers(m, tile, 0, blocks);
   decode_blocks<K, Out>(tables, blocks, m.kblocks, out);

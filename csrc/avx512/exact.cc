@@ -97,7 +97,7 @@ void multiply_strip(const Matrix& m, const float* x, int64_t tokens, const uint8
 
 template <int K, int D>
 void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
-  const Tables<K> tables(kOrder<8, 0>.code);  // every code stays itself
+  const TablesOf<K> tables(kOrder<8, 0>.code);  // every code stays itself
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
@@ -110,7 +110,7 @@ void tiles(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
 
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (m.dims > 1) return for_joint(m.bits, m.dims, [&]<int K, int D>() { tiles<K, D>(m, x, tokens, y, y_stride, begin, end, scratch); });
-  for_bits(m.bits, [&]<int K>() { tiles<K, 1>(m, x, tokens, y, y_stride, begin, end, scratch); });
+  for_kind(m, [&]<int K>() { tiles<K, 1>(m, x, tokens, y, y_stride, begin, end, scratch); });
 }
 
 }  // namespace kbit::avx512

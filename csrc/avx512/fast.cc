@@ -45,7 +45,7 @@ inline __attribute__((always_inline)) __m512 finish_group(const Matrix& m, __m51
 }
 
 template <int K, Output Out>
-void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x, int64_t tile, float* y) {
+void vector_tile(const Matrix& m, const TablesOf<K>& tables, const Activations& x, int64_t tile, float* y) {
   Cursor<K> cursor(m, tile);
   Groups groups(m);
   __m512 total = _mm512_setzero_ps();
@@ -76,7 +76,7 @@ void vector_tile(const Matrix& m, const Tables<K>& tables, const Activations& x,
 
 // The same where groups end in the middle of a k-block (sizes 16, 48, 80, 112): half-blocks are summed apart.
 template <int K, Output Out>
-void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activations& x, int64_t tile, float* y) {
+void vector_tile_halves(const Matrix& m, const TablesOf<K>& tables, const Activations& x, int64_t tile, float* y) {
   Cursor<K> cursor(m, tile);
   Groups groups(m);
   __m512 total = _mm512_setzero_ps();
@@ -105,7 +105,7 @@ void vector_tile_halves(const Matrix& m, const Tables<K>& tables, const Activati
 
 template <int K, Output Out>
 void vector_tiles(const Matrix& m, const uint8_t* value, const Activations& x, float* y, int64_t begin, int64_t end) {
-  const Tables<K> tables(value);
+  const TablesOf<K> tables(value);
   if (m.activation_group % kBlockInputs == 0) {
     for (int64_t tile = begin; tile < end; ++tile) vector_tile<K, Out>(m, tables, x, tile, y);
   } else {
@@ -207,7 +207,7 @@ void multiply_strip(const Matrix& m, const Activations& x, int64_t tokens, const
 template <int K, Output Out>
 void matrix_tiles(const Matrix& m, const uint8_t* value, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
                   uint8_t* scratch) {
-  const Tables<K> tables(value);
+  const TablesOf<K> tables(value);
   const int64_t step = tiles_per_strip(m), tile_bytes = m.kblocks * kBlockInputs * kTileRows;
   for (int64_t tile = begin; tile < end; tile += step) {
     const int64_t stop = tile + step < end ? tile + step : end;
@@ -231,7 +231,7 @@ void multiply_decoded(const Matrix& m, const Activations& x, int64_t tokens, con
 
 void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* scratch) {
   if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
-  for_bits(m.bits, [&]<int K>() {
+  for_kind(m, [&]<int K>() {
     // Below k = 8 a lookup costs no more than the mask that a plain code would need.
     if constexpr (K == 8) {
       if (m.integer.identity) return run<K, Output::codes>(m, x, tokens, y, y_stride, begin, end, scratch);

@@ -89,7 +89,7 @@ using Decode = void (*)(const void* tables, const uint8_t** blocks, int64_t coun
 
 template <int K>
 void decode_some(const void* tables, const uint8_t** blocks, int64_t count, uint8_t* out) {
-  decode_blocks<K, Output::looked_up>(*static_cast<const Tables<K>*>(tables), blocks, count, out);
+  decode_blocks<K, Output::looked_up>(*static_cast<const TablesOf<K>*>(tables), blocks, count, out);
 }
 
 template <int K, int D>
@@ -308,8 +308,8 @@ void tiled(const Matrix& m, const Activations& x, int64_t tokens, float* y, int6
       task(decoded, decode_joint<K, D>, &tables);
     });
   } else {
-    for_bits(m.bits, [&]<int K>() {
-      const Tables<K> tables(book.value);
+    for_kind(m, [&]<int K>() {
+      const TablesOf<K> tables(book.value);
       task(m, decode_some<K>, &tables);
     });
   }

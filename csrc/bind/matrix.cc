@@ -5,9 +5,10 @@ namespace kbit {
 
 void bind_matrix(nb::module_& m) {
   nb::class_<PackedMatrix>(m, "PackedMatrix")
-      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats, int, int64_t>(), nb::arg("rows"), nb::arg("cols"),
-           nb::arg("bits"), nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"), nb::arg("super_scale"),
-           nb::arg("zero_point"), nb::arg("levels"), nb::arg("dims") = 1, nb::arg("rotation") = 0)
+      .def(nb::init<int64_t, int64_t, int, int64_t, int, Bytes, Bytes, Floats, Bytes, Floats, int, int64_t, bool>(), nb::arg("rows"),
+           nb::arg("cols"), nb::arg("bits"), nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"),
+           nb::arg("super_scale"), nb::arg("zero_point"), nb::arg("levels"), nb::arg("dims") = 1, nb::arg("rotation") = 0,
+           nb::arg("trellis") = false)
       // Addresses of contiguous fp32 memory: an ndarray argument costs microseconds, an integer nothing.
       .def(
           "matmul",

@@ -7,6 +7,7 @@ NB_MODULE(_kbit, m) {
   kbit::bind_packing(m);
   kbit::bind_rotation(m);
   kbit::bind_encode(m);
+  kbit::bind_trellis(m);
   kbit::bind_matrix(m);
   kbit::bind_engine(m);
 }

@@ -18,7 +18,7 @@ struct PackedMatrix {
   Floats super_scale;
 
   PackedMatrix(int64_t rows, int64_t cols, int bits, int64_t group_size, int scale_kind, Bytes weight_, Bytes scale_, Floats super_scale_,
-               Bytes zero_point_, Floats levels, int dims, int64_t rotation)
+               Bytes zero_point_, Floats levels, int dims, int64_t rotation, bool trellis)
       : weight(weight_), scale(scale_), zero_point(zero_point_), super_scale(super_scale_) {
     matrix.rows = rows;
     matrix.cols = matrix.inputs = cols;
@@ -27,9 +27,12 @@ struct PackedMatrix {
     matrix.group_size = group_size;
     matrix.rotation = rotation;
     matrix.scale_kind = static_cast<ScaleKind>(scale_kind);
-    if (dims < 1 || static_cast<int64_t>(levels.shape(0)) % dims != 0) throw std::invalid_argument("packed matrix: bad dims");
-    const int n_levels = static_cast<int>(static_cast<int64_t>(levels.shape(0)) / dims);
-    if ((dims == 1 ? build(matrix, levels.data(), n_levels) : build_joint(matrix, levels.data(), n_levels)) != Status::ok) throw std::invalid_argument("packed matrix: bad shape or levels");
+    matrix.trellis = trellis;
+    const auto values = static_cast<int64_t>(levels.shape(0));
+    if (dims < 1 || (trellis && dims > 1) || values % dims != 0) throw std::invalid_argument("packed matrix: bad dims");
+    const int n_levels = static_cast<int>(values / dims);
+    const Status status = dims == 1 ? build(matrix, levels.data(), n_levels) : build_joint(matrix, levels.data(), n_levels);
+    if (status != Status::ok) throw std::invalid_argument("packed matrix: bad shape or levels");
     const int64_t count = matrix.tiles * matrix.groups * kTileRows;
     const int64_t supers = matrix.scale_kind == ScaleKind::fp16 ? 0 : (matrix.scale_kind == ScaleKind::e4m3 ? 1 : matrix.tiles);
     if (static_cast<int64_t>(weight.shape(0)) != packed_bytes(rows, matrix.cols, bits) ||

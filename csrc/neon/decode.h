@@ -9,6 +9,8 @@
 // sli (shift left and insert), which drops what the lower plane has above its field, so that a mask is needed only where the
 // upper plane's byte holds a second code. Lookups beyond 64 levels chain tbx, which leaves bytes with an index of 64 or more alone.
 //
+// A trellis (csrc/trellis.h; kinds 8 + bits) makes six-bit codes: windows of 16 bits, two in each 32-bit lane, times the multiplier.
+//
 // Internal linkage throughout: nothing compiled for dot product may stand in for a shared inline function elsewhere.
 #pragma once
 
@@ -17,6 +19,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "for_bits.h"
 #include "kbit/kbit.h"
 #include "layout.h"
 #include "unroll.h"
@@ -82,6 +85,9 @@ struct Tables<K> {
     return value;
   }
 };
+
+template <int K>
+using TablesOf = Tables<is_trellis(K) ? 6 : K>;
 
 KBIT_INLINE inline uint8x16_t low_nibbles(uint8x16_t v) { return vandq_u8(v, vdupq_n_u8(0x0f)); }
 KBIT_INLINE inline uint8x16_t high_nibbles(uint8x16_t v) { return vshrq_n_u8(v, 4); }
@@ -152,6 +158,47 @@ KBIT_INLINE inline void decode_quarter(const uint8_t* const* blocks, const Table
   }
 }
 
+// Words shifted right by a count that may be 0.
+template <int Count>
+KBIT_INLINE inline uint32x4_t shift_words(uint32x4_t v) {
+  if constexpr (Count == 0) return v;
+  if constexpr (Count != 0) return vshrq_n_u32(v, Count);
+}
+
+// The 32 bits of each row's stream that end with bit End of the k-block; rows are those of a quarter of a line.
+template <int Bits, int End>
+KBIT_INLINE inline uint32x4_t stream_word(const uint8_t* const* blocks) {
+  constexpr int line = (End - 1) / 32, used = End - 32 * line;
+  const uint32x4_t present = vreinterpretq_u32_u8(vld1q_u8(blocks[0] + 64 * line));
+  if constexpr (used == 32) return present;
+  if constexpr (used != 32) {
+    const uint32x4_t previous = vreinterpretq_u32_u8(vld1q_u8(line > 0 ? blocks[0] + 64 * (line - 1) : blocks[1]));
+    return vsliq_n_u32(vshrq_n_u32(present, 32 - used), previous, used);
+  }
+}
+
+// Products of two windows in each lane, those whose bits begin at bit Low and bit High of the word, with the multiplier.
+template <int Bits, int Low, int High>
+KBIT_INLINE inline uint16x8_t two_products(uint32x4_t word) {
+  const uint32x4_t windows = vsliq_n_u32(shift_words<Low>(word), shift_words<High>(word), 16);
+  return vmulq_n_u16(vreinterpretq_u16_u32(windows), trellis_multiplier(Bits));
+}
+
+// As decode_quarter, of a trellis: blocks[0] points at the lines of the k-block, blocks[1] at the line before them.
+template <int Bits, Output Out, class Emit>
+KBIT_INLINE inline void decode_trellis_quarter(const uint8_t* const* blocks, const Tables<6>& t, Emit&& emit) {
+  constexpr int each = trellis_steps_of_word(Bits);
+  unroll<8>([&]<int S>() KBIT_INLINE {
+    const uint32x4_t word = stream_word<Bits, 4 * Bits * each * (S / each + 1)>(blocks);
+    constexpr int after = Bits * (4 * (each - S % each) - 1);  // bits after the window of the step's first input
+    const uint16x8_t even = two_products<Bits, after, after - 2 * Bits>(word);
+    const uint16x8_t odd = two_products<Bits, after - Bits, after - 3 * Bits>(word);
+    const uint8x16_t index = vtrn2q_u8(vreinterpretq_u8_u16(even), vreinterpretq_u8_u16(odd));
+    const uint8x16_t code = vandq_u8(index, vdupq_n_u8(0x3f));
+    emit.template operator()<S>(Out == Output::levels ? t(code) : code);
+  });
+}
+
 // Pointers of a tile's planes, advanced k-block by k-block.
 template <int K>
 struct Cursor {
@@ -172,10 +219,31 @@ struct Cursor {
   }
 };
 
+// Of a trellis: its lines, and the line before them.
+template <int K>
+  requires(is_trellis(K))
+struct Cursor<K> {
+  static constexpr int kBits = bits_of(K);
+  const uint8_t* blocks[3];
+
+  Cursor(const Matrix& m, int64_t tile) { block_pointers(m, tile, 0, blocks); }
+  KBIT_INLINE void next() {
+    blocks[1] = blocks[0] + 64 * (kBits - 1);
+    blocks[0] += 64 * kBits;
+  }
+  template <Output Out, class Emit>
+  KBIT_INLINE void decode(const Tables<6>& t, Emit&& emit) const {
+    unroll<4>([&]<int Q>() KBIT_INLINE {
+      const uint8_t* at[2] = {blocks[0] + 16 * Q, blocks[1] + 16 * Q};
+      decode_trellis_quarter<kBits, Out>(at, t, [&]<int S>(uint8x16_t w) KBIT_INLINE { emit.template operator()<Q, S>(w); });
+    });
+  }
+};
+
 // Writes a decoded tile in the order that it is read: 64 bytes (four quarters) for each four inputs.
 template <int K, Output Out>
 void decode_tile(const Matrix& m, const TableBytes& bytes, int64_t tile, uint8_t* strip) {
-  const Tables<K> tables(bytes);
+  const TablesOf<K> tables(bytes);
   Cursor<K> cursor(m, tile);
   for (int64_t block = 0; block < m.kblocks; ++block, cursor.next(), strip += kBlockInputs * kTileRows) {
     cursor.template decode<Out>(tables, [&]<int Q, int S>(uint8x16_t w) KBIT_INLINE { vst1q_u8(strip + 64 * S + 16 * Q, w); });

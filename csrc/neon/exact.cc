@@ -105,11 +105,12 @@ void multiply(const Matrix& m, const float* x, int64_t tokens, const uint8_t* st
 void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, uint8_t* strip) {
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(code);
-  const TableBytes bytes(m.bits, value);
+  const TableBytes bytes(m.trellis ? 6 : m.bits, value);
   for (int64_t tile = begin; tile < end; ++tile) {
-    for_bits(m.bits, [&]<int K>() { decode_tile<K, K <= 3 ? Output::levels : Output::codes>(m, bytes, tile, strip); });
+    for_kind(m, [&]<int K>() { decode_tile<K, K <= 3 ? Output::levels : Output::codes>(m, bytes, tile, strip); });
     const auto run = [&]<int D>() {
-      m.bits <= 4 ? multiply<true, D>(m, x, tokens, strip, tile, y, y_stride) : multiply<false, D>(m, x, tokens, strip, tile, y, y_stride);
+      if (m.bits <= 4 && !m.trellis) multiply<true, D>(m, x, tokens, strip, tile, y, y_stride);
+      else multiply<false, D>(m, x, tokens, strip, tile, y, y_stride);
     };
     if (m.dims == 1) run.template operator()<1>();
     else if (m.dims == 2) run.template operator()<2>();

@@ -59,7 +59,7 @@ struct Dot {
     unroll<8>([&]<int I>() KBIT_INLINE { sum[I / 2][I % 2] = vdupq_n_s32(0); });
   }
   template <Output Out, int K>
-  KBIT_INLINE void add(const Cursor<K>& cursor, const Tables<K>& tables, const int8_t* q) {
+  KBIT_INLINE void add(const Cursor<K>& cursor, const TablesOf<K>& tables, const int8_t* q) {
     const int8x16_t x[2] = {vld1q_s8(q), vld1q_s8(q + 16)};
     cursor.template decode<Out>(tables, [&]<int Q, int S>(uint8x16_t w) KBIT_INLINE {
       sum[Q][S / 4] = vdotq_laneq_s32(sum[Q][S / 4], vreinterpretq_s8_u8(w), x[S / 4], S % 4);
@@ -69,7 +69,7 @@ struct Dot {
 
 template <int K, Output Out>
 void vector_tile(const Matrix& m, const TableBytes& bytes, const Activations& x, int64_t tile, float* y) {
-  const Tables<K> tables(bytes);
+  const TablesOf<K> tables(bytes);
   Cursor<K> cursor(m, tile);
   Rows total = Rows::all(0.0f);
   int64_t block = 0;
@@ -90,7 +90,7 @@ void vector_tile(const Matrix& m, const TableBytes& bytes, const Activations& x,
 // The same where groups end in the middle of a k-block (sizes 16, 48, 80, 112).
 template <int K, Output Out>
 void vector_tile_units(const Matrix& m, const TableBytes& bytes, const Activations& x, int64_t tile, float* y) {
-  const Tables<K> tables(bytes);
+  const TablesOf<K> tables(bytes);
   Cursor<K> cursor(m, tile);
   Rows total = Rows::all(0.0f);
   int32x4_t sum[4];
@@ -206,9 +206,9 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
   if (m.dims > 1) return joint(m, x, tokens, y, y_stride, begin, end, scratch);
   uint8_t value[256];
   for (int code = 0; code < 256; ++code) value[code] = static_cast<uint8_t>(m.integer.q[code] ^ 0x80);
-  const TableBytes bytes(m.bits, value);
-  for_bits(m.bits, [&]<int K>() {
-    if constexpr (K >= 4) {  // below, the lookup is also what separates the codes
+  const TableBytes bytes(m.trellis ? 6 : m.bits, value);
+  for_kind(m, [&]<int K>() {
+    if constexpr (K >= 4 && !is_trellis(K)) {  // below, the lookup is also what separates the codes
       constexpr Output plain = K == 8 ? Output::shifted : Output::codes;
       if (m.integer.identity) return run<K, plain>(m, bytes, x, tokens, y, y_stride, begin, end, scratch);
     }

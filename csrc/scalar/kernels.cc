@@ -54,9 +54,7 @@ void fast(const Matrix& m, const Activations& x, int64_t tokens, float* y, int64
           const int64_t end = begin + m.activation_group < m.cols ? begin + m.activation_group : m.cols;
           int32_t dot = -book.centre * x.sum[t * x.groups + a];
           for (int64_t i = begin; i < end; ++i) {
-            const uint8_t* blocks[3];
-            block_pointers(m, tile, i / kBlockInputs, blocks);
-            dot += book.q[code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs))] * x.q[t * x.stride + i];
+            dot += book.q[level_index(m, tile, row, i)] * x.q[t * x.stride + i];
           }
           const int64_t group = begin / m.group_size;
           const float activation_scale = x.scale[t * x.groups + a];
@@ -83,10 +81,7 @@ void exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_
           const float zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
           float dot = 0.0f;
           for (int64_t i = begin; i < end; ++i) {
-            const uint8_t* blocks[3];
-            block_pointers(m, tile, i / kBlockInputs, blocks);
-            const float level = m.levels[code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs))];
-            dot += (level - zero) * x[t * m.cols + i];
+            dot += (m.levels[level_index(m, tile, row, i)] - zero) * x[t * m.cols + i];
           }
           total += scale_at(m, tile, group, row) * dot;
         }

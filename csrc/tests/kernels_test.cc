@@ -69,6 +69,7 @@ struct Case {
   int64_t tokens;
   int64_t gap = 0;     // floats between the rows of y, which stay what they were
   bool moved = false;  // the integer codebook is a line of its own
+  bool trellis = false;
 };
 
 struct Made {
@@ -82,8 +83,10 @@ struct Made {
 void make(const Case& c, Made& out) {
   Matrix& m = out.matrix;
   m.rows = c.rows, m.cols = c.cols, m.bits = c.bits, m.group_size = c.group_size, m.scale_kind = c.scale_kind;
-  out.levels = make_levels(c.book, c.bits);
-  const int n_levels = static_cast<int>(out.levels.size()) - (c.bits > 1 && rng() % 8 == 0 ? 1 : 0);  // ternary and the like
+  m.trellis = c.trellis;
+  out.levels = make_levels(c.book, c.trellis ? 6 : c.bits);
+  const bool fewer = c.bits > 1 && !c.trellis && rng() % 8 == 0;  // ternary and the like
+  const int n_levels = static_cast<int>(out.levels.size()) - (fewer ? 1 : 0);
   if (kbit::build(m, out.levels.data(), n_levels) != kbit::Status::ok) std::abort();
   out.planes.resize(kbit::packed_bytes(c.rows, c.cols, c.bits));
   out.planes.randomize(rng);
@@ -151,9 +154,9 @@ void check(const Case& c, const std::vector<int>& threads, Count& total) {
     if (++total.failed > 20) return;
     size_t at = 0;
     while (at + 1 < got.size() && got[at] == want[at]) ++at;
-    std::printf("%s %s: variant %d bits %d rows %lld cols %lld group %lld book %d moved %d scale %d zero %d tokens %lld gap %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
+    std::printf("%s %s: variant %d bits %d rows %lld cols %lld group %lld book %d moved %d trellis %d scale %d zero %d tokens %lld gap %lld threads %d depth %d: y[%zu] %08x, expected %08x\n",
                 kernels.name, exact ? "exact" : "fast", static_cast<int>(variant), c.bits, static_cast<long long>(c.rows), static_cast<long long>(c.cols),
-                static_cast<long long>(c.group_size), static_cast<int>(c.book), c.moved, static_cast<int>(c.scale_kind), c.zero_point,
+                static_cast<long long>(c.group_size), static_cast<int>(c.book), c.moved, c.trellis, static_cast<int>(c.scale_kind), c.zero_point,
                 static_cast<long long>(c.tokens), static_cast<long long>(c.gap), workers, made.matrix.integer.depth, at, got[at], want[at]);
   };
   for (const bool exact : {false, true}) {
@@ -204,7 +207,7 @@ Book book_for(int bits) {
   return book == Book::wide && bits > 6 ? Book::full : book;
 }
 
-void check_small(int bits, int rounds, Count& total) {
+void check_small(int bits, int rounds, bool trellis, Count& total) {
   const int64_t rows[] = {1, 15, 16, 17, 33, 48};
   const int64_t cols[] = {1, 16, 31, 32, 33, 64, 100, 257, 384};
   const int64_t groups[] = {16, 32, 48, 64, 80, 112, 128, 256, 1024, -1};
@@ -212,19 +215,19 @@ void check_small(int bits, int rounds, Count& total) {
   const int64_t gaps[] = {0, 0, 1, 16, 21};
   for (int round = 0; round < rounds; ++round) {
     Case c{rows[rng() % 6], cols[rng() % 9], groups[rng() % 10], bits, book_for(bits), static_cast<kbit::ScaleKind>(rng() % 3),
-           rng() % 4 == 0, tokens[rng() % 13], gaps[rng() % 5], rng() % 4 == 0};
+           rng() % 4 == 0, tokens[rng() % 13], gaps[rng() % 5], rng() % 4 == 0, trellis};
     c.group_size = std::min(c.group_size, c.cols);
     check(c, {1, 3}, total);
   }
 }
 
 // Large enough that threads really split the tiles, that a strip of decoded tiles does not hold them all, and that one tile fills it.
-void check_large(int bits, Count& total) {
+void check_large(int bits, bool trellis, Count& total) {
   const int64_t shapes[][3] = {{257, 1040, 64}, {208, 1300, 48}, {176, 2048, -1}, {1030, 260, 32}, {17, 16500, 128}};
   const int64_t tokens[] = {1, 2, 8, 17, 29, 32, 33};
   for (const auto& [rows, cols, group_size] : shapes) {
     const auto scale_kind = static_cast<kbit::ScaleKind>(rng() % 3);
-    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 7], 0, rng() % 4 == 0}, {1, 2, 7}, total);
+    check({rows, cols, group_size, bits, book_for(bits), scale_kind, rng() % 4 == 0, tokens[rng() % 7], 0, rng() % 4 == 0, trellis}, {1, 2, 7}, total);
   }
 }
 
@@ -316,8 +319,11 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 240;
   Count total;
   for (int bits = 1; bits <= 8; ++bits) {
-    check_small(bits, rounds, total);
-    if (rounds >= 240) check_large(bits, total);
+    for (const bool trellis : {false, true}) {
+      if (trellis && bits > kbit::kTrellisBits) continue;
+      check_small(bits, rounds, trellis, total);
+      if (rounds >= 240) check_large(bits, trellis, total);
+    }
   }
   check_build(total);
   check_choice(total);

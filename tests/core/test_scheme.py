@@ -34,6 +34,9 @@ def schemes(draw):
         bits = draw(st.sampled_from(VECTOR_BITS[dims]))
         values["group_size"] = draw(st.just(-1) | st.integers(1, 1024 // (32 * dims)).map(lambda n: 32 * dims * n))
     values["methods"] = draw(st.sampled_from(METHOD_TEXTS))
+    if grid == "trellis":
+        values["scale_dtype"] = draw(st.sampled_from(["fp16", "e4m3"]))
+        values["methods"] = tuple(method for method in values["methods"] if method != "actorder")
     return Scheme(grid, bits, **values)
 
 
@@ -178,7 +181,7 @@ def test_a_scheme_does_not_change():
         ("float4e2r3", "cannot read scheme"),
         ("16:g64", "cannot read scheme '16:g64'"),
         ("flaot4", "unknown grid 'flaot': did you mean 'float'"),
-        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, nvq, quantile, vq"),
+        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, nvq, quantile, trellis, vq"),
         ("none16", "unknown grid 'none'"),
         ("nf0", "grid 'nf' is defined for 1…8 bits, got 0"),
         ("nf9", "grid 'nf' is defined for 1…8 bits, got 9"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -9,10 +10,13 @@ from torch import nn
 
 import kbit.model
 from kbit.core.scheme import Plan, Scheme
+from kbit.encoders.nearest import encode
 from kbit.engine.feeds import Feed
+from kbit.engine.program_weights import rows_of
 from kbit.engine.weights import ModelWeights
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
+from kbit.store.verify import verify
 
 from .conftest import Checkpoint, Engines
 from .models import KINDS, answer, build, difference, save, text
@@ -21,6 +25,8 @@ TOLERANCE = 1e-5
 
 #: everything packed, embeddings and head too
 NF4 = Plan(Scheme.parse("nf4:g16"), embedding=Scheme.parse("int8:g16"), head=Scheme.parse("int6:g-1"))
+#: the same as paths through a trellis
+TRELLIS = Plan(Scheme.parse("trellis3:g16"), embedding=Scheme.parse("trellis4:g16"), head=Scheme.parse("trellis4:g-1"))
 #: the usual recipe: embeddings and head in 16 bits
 INT8 = Plan(Scheme.parse("int8:g32:asym"))
 
@@ -35,6 +41,20 @@ def test_packed_models_agree(name: str, checkpoint: Checkpoint, engines: Engines
 def test_models_with_plain_embeddings_agree(name: str, checkpoint: Checkpoint, engines: Engines, tmp_path: Path) -> None:
     quantize_folder(checkpoint(name), tmp_path / "packed", INT8, progress=False)
     assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama_tied_biased", "gpt2", "mixtral"])
+def test_trellises_agree_and_verify(name: str, checkpoint: Checkpoint, engines: Engines, tmp_path: Path) -> None:
+    quantize_folder(checkpoint(name), tmp_path / "packed", TRELLIS, progress=False)
+    assert verify(tmp_path / "packed").ok
+    assert packed_difference(name, tmp_path / "packed", engines) < TOLERANCE
+
+
+@pytest.mark.parametrize("scheme", ["trellis3:g16", "nf3:g16", "vq2d3:g-1", "nvq2.5d2:g64"])
+def test_cut_rows_are_those_rows(scheme: str) -> None:
+    weights = np.random.default_rng(0).standard_normal((50, 70)).astype(np.float32)
+    whole = encode(weights, Scheme.parse(scheme))
+    np.testing.assert_array_equal(rows_of(whole, 5, 39).dequantize(), whole.dequantize()[5:39])
 
 
 @pytest.mark.parametrize("name", ["llama_tied_biased", "qwen3_moe", "gpt2"])

@@ -28,6 +28,10 @@ SCHEMES = [
     "log7r4:g112",
     "quantile5:g16",
     "kmeans6:g128",
+    "trellis1:g48",
+    "trellis2:g128",
+    "trellis3:g64:e4m3",
+    "trellis4:g-1",
     "vq2d3:g96",
     "vq2d3:g192:e4m3",
     "vq1d3:g-1",
@@ -47,7 +51,9 @@ def test_products_equal_the_reference(isa: str, shape: tuple[int, int], text: st
         np.testing.assert_array_equal(matrix.matmul(x), matmul_fast(quantized, x, matrix.integer_codebook()))
 
 
-@pytest.mark.parametrize("text", ["nf2:g64", "nf3:g64", "int4:g128:asym", "nf7:g16", "int8:g-1", "vq2d3:g96", "vq3d2:g-1"])
+@pytest.mark.parametrize(
+    "text", ["nf2:g64", "nf3:g64", "int4:g128:asym", "nf7:g16", "int8:g-1", "trellis2:g64", "trellis4:g16", "vq2d3:g96", "vq3d2:g-1"]
+)
 @pytest.mark.parametrize("tokens", [1, 6])
 def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> None:
     shape = (600, 520)
@@ -64,7 +70,19 @@ def test_threads_and_instruction_sets_change_no_byte(text: str, tokens: int) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["nf1:g128", "nf4:g64", "int4:g64:asym", "int3:g16:asym", "nf6:g80", "int8:g-1", "vq2d3:g96", "vq2.5d2:g64"]
+    "text",
+    [
+        "nf1:g128",
+        "nf4:g64",
+        "int4:g64:asym",
+        "int3:g16:asym",
+        "nf6:g80",
+        "int8:g-1",
+        "trellis2:g64",
+        "trellis3:g128",
+        "vq2d3:g96",
+        "vq2.5d2:g64",
+    ],
 )
 def test_a_token_does_not_depend_on_its_batch(isa: str, text: str) -> None:
     matrix = PreparedMatrix(make((83, 520), text))

@@ -40,5 +40,5 @@ def test_a_rotation_that_does_not_fit_is_refused() -> None:
     )
     for rotation in (8, 24, 64, -16):
         with pytest.raises(ValueError, match="bad shape"):
-            native._kbit.PackedMatrix(16, 96, 4, 32, 0, *parts, rotation)
-    assert native._kbit.PackedMatrix(16, 96, 4, 32, 0, *parts, 32).activation_group() == 32
+            native._kbit.PackedMatrix(16, 96, 4, 32, 0, *parts, rotation=rotation)
+    assert native._kbit.PackedMatrix(16, 96, 4, 32, 0, *parts, rotation=32).activation_group() == 32

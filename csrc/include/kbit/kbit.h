@@ -58,6 +58,7 @@ struct Matrix {
   IntCodebook integer;
   int64_t rotation = 0;  // block of the rotation that the inputs go through first (csrc/rotation.cc); 0: none
   Variant variant[kTokenClasses];  // automatic until `select_variant`
+  bool trellis;                    // codes are the steps of a trellis (csrc/trellis.h): set before `build`
 };
 
 static constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }
@@ -83,6 +84,10 @@ Status build_joint(Matrix& matrix, const float* codebook, int n_entries);
 // invalid_argument, with nothing changed, for a variant that is not permitted or a class that does not exist.
 bool variant_possible(const Matrix& matrix, Variant variant);
 Status select_variant(Matrix& matrix, int token_class, Variant variant);
+
+// Levels of a trellis, whatever its bits; the states of csrc/trellis.h choose among them.
+constexpr int kTrellisLevels = 64;
+constexpr int kTrellisBits = 4;  // most bits a step
 
 // csrc/packing.cc: codes [rows, cols] row-major uint8 <-> planes.
 void pack(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* planes, int threads);

@@ -59,7 +59,8 @@ class Observation:
         if target.name in self.moments:
             return  # it follows another
         full, rotated = needs_hessian(target), "rotate" in target.scheme.methods
-        alike = (other for other in self._leaders.values() if other.full >= full and other.rotated == rotated)
+        whole = "gptq" in target.scheme.methods  # of inputs as they come, whoever rotates it
+        alike = (other for other in self._leaders.values() if other.full >= full and (whole or other.rotated == rotated))
         found = next((other for other in alike if _same(other.inputs, inputs)), None)
         if found is None:
             found = self._leaders[target.name] = _Leader(inputs, self._made(target), full, rotated)

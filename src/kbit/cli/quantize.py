@@ -88,8 +88,8 @@ def quantize(
 ) -> None:
     """Encode a model in k bits, by a scheme, or by the best known recipe for a size. Killed, it resumes where it was.
 
-    A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans; vq2d3: 2 bits, codes for 3 weights) and
-    options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less:
+    A scheme is a data type with its bits (int, float, log, nf, quantile, dynamic, kmeans, trellis; vq2d3: 2 bits, codes for 3 weights)
+    and options: gN weights share a scale (-1: one a row), asym, mse, e4m3, dq8. Methods after a + lose less:
     hqq by the weights alone; awq, imp, gptq, bias by inputs from a calibration text.
     With a target, each weight gets a scheme of its own by what the model loses with it: --target-bpw 3.25 --calibration FILE.
     """

@@ -3,7 +3,7 @@
 A scheme has a short text form, used everywhere (command line, file, report):
 
     text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
-    grid     = int | float | log | nf | quantile | dynamic | kmeans | vq | nvq
+    grid     = int | float | log | nf | quantile | dynamic | kmeans | trellis | vq | nvq
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
@@ -43,6 +43,7 @@ GRIDS: Mapping[str, range] = {
     "quantile": range(1, 9),
     "dynamic": range(2, 9),
     "kmeans": range(1, 9),
+    "trellis": range(1, 5),
     "vq": range(2, 7),
     "nvq": range(2, 7),
 }
@@ -115,8 +116,19 @@ class Scheme:
             raise SchemeError(f"scale_search must be absmax or mse, got {self.scale_search!r}")
         if self.scale_dtype not in ("fp16", "e4m3", "dq8"):
             raise SchemeError(f"scale_dtype must be fp16, e4m3 or dq8, got {self.scale_dtype!r}")
+        if self.grid == "trellis":
+            self._check_trellis()
+        if "hqq" in self.methods and (self.dims > 1 or self.grid == "trellis"):
+            raise SchemeError(f"'hqq' optimises the scales of codes that each stand for one weight: expected none with {self.grid!r}")
         if "hqq" in self.methods or "imp" in self.methods:  # an absmax scale knows neither norm nor importance
             object.__setattr__(self, "scale_search", "mse")
+
+    def _check_trellis(self) -> None:
+        if self.scale_dtype == "dq8":
+            raise SchemeError("a trellis takes scales of fp16 or e4m3: expected 'trellis2:g64:e4m3' or the like, got 'dq8'")
+        if "actorder" in self.methods:
+            raise SchemeError("the columns of a trellis follow one another as they are stored: expected '+gptq' without '+actorder'")
+        object.__setattr__(self, "scale_search", "mse")  # the path decides the error, so every scale is searched
 
     def _check_detail(self) -> None:
         if self.grid == "float":
@@ -196,7 +208,7 @@ class Scheme:
             parts[0] += f"r{self.per_octave}"
         parts.append(f"g{self.group_size}")
         parts += ["asym"] * (not self.symmetric)
-        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods))
+        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods) and self.grid != "trellis")
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
         return "+".join([":".join(parts), *self.methods])
 

@@ -30,9 +30,11 @@ from kbit.encoders.compensate import BLOCK, Columns, column_order, compensate
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.inputs import Weights, as_float32, as_weights
-from kbit.encoders.nearest import encode
+from kbit.encoders.nearest import NearestEncoder, encode
 from kbit.encoders.refine import Chosen, refine
+from kbit.encoders.trellis import compensate_trellis
 from kbit.encoders.vector_gptq import encode_vector_matrix
+from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
@@ -96,6 +98,8 @@ def encode_gptq(
         weights = array = _rotated(array, name, threads)
         hessians = [rotate_moments(one, threads=threads) for one in hessians]
     diagonals = np.stack([_importance(one) for one in hessians])
+    if scheme.grid == "trellis":
+        return _encode_trellis(array, scheme, hessians, diagonals, name, damping, threads)
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
     first = encode(
         weights,
@@ -149,6 +153,38 @@ def _rotated(array: Array, name: str, threads: int) -> Float32:
         place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
         raise NumericsError(f"{name}: expected finite weights, got {values[tuple(place)]} at {place}")
     return rotate_rows(values, threads=threads)
+
+
+def _encode_trellis(
+    array: Array, scheme: Scheme, hessians: list[Array], diagonals: Float32, name: str, damping: float, threads: int
+) -> QuantizedTensor:
+    """The same for a trellis, whose paths are found by `kbit.encoders.trellis`."""
+    encoder = NearestEncoder(array.shape, replace(scheme, methods=()), name=name, threads=threads)
+    stacked = array.reshape(len(hessians), *array.shape[-2:])
+    for matrix, weights in enumerate(stacked):  # refuses NaN and Inf, and finds the super-scales of e4m3
+        encoder.prepare(0, BFloat16(weights) if weights.dtype.kind == "u" else weights, matrix=matrix)
+    constants = {segment.part: segment.data for segment in encoder.constant_segments()}
+    supers = constants["weight_super_scale"].view(np.float32) if constants else np.zeros(len(hessians), np.float32)
+    encoded = [
+        compensate_trellis(
+            np.ascontiguousarray(as_float32(weights)),
+            encoder.scheme,
+            encoder.levels,
+            hessians[matrix],
+            name=name,
+            damping=damping,
+            importance=diagonals[matrix] if "imp" in scheme.methods else None,
+            super_scale=float(supers[matrix]),
+            threads=threads,
+        )
+        for matrix, weights in enumerate(stacked)
+    ]
+    scheme = scheme.for_row(array.shape[-1])
+    parts: dict[str, Array] = {"weight": np.concatenate([one.planes for one in encoded])}
+    parts["weight_scale"] = encoded[0].scale if array.ndim == 2 else np.stack([one.scale for one in encoded])
+    if constants:
+        parts["weight_super_scale"] = supers if array.ndim == 2 else supers[:, None]
+    return QuantizedTensor.from_parts(scheme, array.shape, parts)
 
 
 def _importance(hessian: Array) -> Float32:

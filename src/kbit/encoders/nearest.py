@@ -27,6 +27,7 @@ from kbit.core.scheme import Scheme
 from kbit.encoders.hqq import half_quadratic
 from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
 from kbit.encoders.sample import LevelSample
+from kbit.encoders.trellis import encode_trellis
 from kbit.grids import is_data_dependent, levels_for
 from kbit.native import encoding as native
 from kbit.tensor.bfloat16 import BFloat16
@@ -173,12 +174,19 @@ class NearestEncoder:
             NumericsError: a NaN or Inf, with the tensor's name and the place of the first.
         """
         rows = self._checked_rows(row_begin, weights, matrix)
-        options, given = self._options(), self._checked_importance(importance, rows.shape)
+        given = self._checked_importance(importance, rows.shape)
         unit = float(self._matrix_super_scales()[matrix]) if self.scheme.scale_dtype == "e4m3" else 0.0
-        first_bad, encoded = native.encode(rows, options, importance=given, matrix_super_scale=unit, threads=self.threads)
-        self._refuse_non_finite(first_bad, rows, row_begin, matrix)
-        if "hqq" in self.scheme.methods:
-            encoded = half_quadratic(as_float32(rows), encoded, options, importance=given, matrix_super_scale=unit)
+        if self.scheme.grid == "trellis":
+            first_bad, _ = native.scan(rows, self._layout.group_size, threads=self.threads)
+            self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+            given = None if given is None else np.ascontiguousarray(given)
+            encoded = encode_trellis(as_float32(rows), self.scheme, self.levels, importance=given, super_scale=unit, threads=self.threads)
+        else:
+            options = self._options()
+            first_bad, encoded = native.encode(rows, options, importance=given, matrix_super_scale=unit, threads=self.threads)
+            self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+            if "hqq" in self.scheme.methods:
+                encoded = half_quadratic(as_float32(rows), encoded, options, importance=given, matrix_super_scale=unit)
         return self._segments(encoded, matrix, row_begin)
 
     def constant_segments(self) -> list[Segment]:
@@ -255,7 +263,8 @@ class NearestEncoder:
         layout, bits = self._layout, self.scheme.bits
         tile, tiles = row_begin // TILE_ROWS, encoded.scale.shape[0]
         segments, base, done = [], matrix * native.packed_bytes(layout.rows, self._code_cols, bits), 0
-        for whole in plane_bytes(layout.rows, self._code_cols, bits):
+        whole_bytes = (native.packed_bytes(layout.rows, self._code_cols, bits),)  # a trellis has no planes
+        for whole in whole_bytes if self.scheme.grid == "trellis" else plane_bytes(layout.rows, self._code_cols, bits):
             tile_bytes = whole // layout.tiles
             segments.append(Segment("weight", base + tile * tile_bytes, encoded.planes[done : done + tiles * tile_bytes]))
             base, done = base + whole, done + tiles * tile_bytes

@@ -18,6 +18,7 @@ from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS, rows_of_tiles, tiles_of_rows
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.trellis import pack_steps, unpack_steps
 
 __all__ = ["ProgramWeights", "rows_of"]
 
@@ -125,12 +126,19 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
     return QuantizedTensor(
         value.scheme,
         (end - begin, value.shape[1]),
-        pack(np.ascontiguousarray(value.codes()[begin:end]), value.scheme.bits),
+        _packed_rows(value, begin, end),
         cut(value.scale),
         value.super_scale,
         None if value.zero_point is None else cut(value.zero_point),
         value.codebook,
     )
+
+
+def _packed_rows(value: QuantizedTensor, begin: int, end: int) -> NDArray[np.uint8]:
+    (rows, cols), bits = value.shape, value.scheme.bits
+    if value.scheme.grid == "trellis":
+        return pack_steps(unpack_steps(value.weight, rows, cols, bits, row_begin=begin, row_end=end), bits)
+    return pack(np.ascontiguousarray(value.codes()[begin:end]), bits)
 
 
 def _transposed(value: Dense) -> Dense:

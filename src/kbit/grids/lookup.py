@@ -25,6 +25,7 @@ from kbit.grids.log import log_levels
 from kbit.grids.normal import normal_levels
 from kbit.grids.quantile import quantile_levels
 from kbit.grids.sample import Float64, WeightSample
+from kbit.grids.trellis import trellis_levels
 
 __all__ = ["GRID_TABLE", "FittedGrid", "FittedVectors", "FixedGrid", "FixedVectors", "is_data_dependent", "levels_for"]
 
@@ -66,6 +67,7 @@ GRID_TABLE.register("nf")(FixedGrid(normal_levels))
 GRID_TABLE.register("quantile")(FittedGrid(quantile_levels))
 GRID_TABLE.register("dynamic")(FixedGrid(dynamic_levels))
 GRID_TABLE.register("kmeans")(FittedGrid(kmeans_levels))
+GRID_TABLE.register("trellis")(FixedGrid(trellis_levels))
 GRID_TABLE.register("vq")(FittedVectors())
 GRID_TABLE.register("nvq")(FixedVectors(gaussian_codebook))
 
@@ -82,7 +84,8 @@ def is_data_dependent(scheme: Scheme) -> bool:
 def levels_for(
     scheme: Scheme, sample: npt.NDArray[Any] | None = None, importance: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Levels of a scheme's grid: float32 [n], strictly ascending, finite, 1 <= n <= 2^bits, a new array; of ``nvq`` [2^bits, dims].
+    """Levels of a scheme's grid: float32 [n], strictly ascending, finite, 1 <= n <= 2^bits (64 for a trellis), a new array; of ``nvq``
+    [2^bits, dims].
 
     Units are the grid's own: int4 is −8…7 (0…15 if asymmetric), float4e2 reaches 6, all others 1.
 

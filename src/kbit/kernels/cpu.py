@@ -63,6 +63,7 @@ class PreparedMatrix:
                 np.ascontiguousarray(quantized.levels, np.float32).reshape(-1),
                 scheme.dims,
                 quantized.rotation,
+                scheme.grid == "trellis",
             )
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None

@@ -24,6 +24,7 @@ class PackedMatrix:
         levels: NDArray[np.float32],
         dims: int = 1,
         rotation: int = 0,
+        trellis: bool = False,
     ) -> None: ...
     def matmul(self, x: int, y: int, tokens: int, exact: bool, threads: int) -> None: ...
     def gather_rows(self, ids: int, count: int, out: int, threads: int) -> int: ...
@@ -156,3 +157,47 @@ def encode(
     zero_point: NDArray[np.uint8],
     threads: int,
 ) -> int: ...
+def trellis_multiplier(bits: int) -> int: ...
+def trellis_scales(
+    bits: int,
+    levels: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    importance_stride: int,
+    rows: int,
+    cols: int,
+    group_size: int,
+    scale_kind: int,
+    super_scale: float,
+    stored: NDArray[np.uint16],
+    value: NDArray[np.float32],
+    threads: int,
+) -> None: ...
+def trellis_path(
+    bits: int,
+    levels: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    importance_stride: int,
+    rows: int,
+    cols: int,
+    group_size: int,
+    value: NDArray[np.float32],
+    steps: NDArray[np.uint8],
+    threads: int,
+) -> None: ...
+def trellis_compensate(
+    bits: int,
+    levels: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    carried: NDArray[np.float32],
+    factor: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    rows: int,
+    cols: int,
+    keep: int,
+    state: NDArray[np.uint16],
+    steps: NDArray[np.uint8],
+    error: NDArray[np.float32],
+    threads: int,
+) -> None: ...

@@ -1,6 +1,6 @@
 """`QuantizedTensor`: codes, scales and codebook of one tensor, in the very arrays that files store and kernels read.
 
-weight               uint8     [bytes]               packed planes, the matrices of a stack one after another
+weight               uint8     [bytes]               packed planes, or lines of a trellis, the matrices of a stack one after another
 weight_scale         uint16    [tiles, groups, 16]   fp16 bits; with e4m3 uint8 bits, with dq8 int8
 weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp16
 weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
@@ -26,6 +26,7 @@ from kbit.tensor.blocks import BlockLayout, code_cols, expand_groups, logical_sh
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
 from kbit.tensor.rotation import restore_rows
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
+from kbit.tensor.trellis import padding_is_zero, unpack_indices
 
 __all__ = ["QuantizedTensor", "pad_codebook", "part_shapes", "stored_vectors"]
 
@@ -174,8 +175,10 @@ class QuantizedTensor:
         ]
 
     def codes(self) -> Bytes:
-        """Unpacked codes, uint8 of the logical shape; a vector grid has one for `dims` columns, ceil(cols / dims) a row."""
-        unpacked = [unpack(matrix.weight, *_code_sizes(matrix), self.scheme.bits) for matrix in self.matrices()]
+        """Codes as indices into `levels`, uint8 of the logical shape; those of a trellis follow from its steps. A vector grid has one code
+        for `dims` columns, ceil(cols / dims) a row.
+        """
+        unpacked = [_codes_of_rows(matrix, 0, matrix.shape[0]) for matrix in self.matrices()]
         return unpacked[0] if len(self.shape) == 2 else np.stack(unpacked)
 
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> Array:
@@ -224,7 +227,10 @@ class QuantizedTensor:
         if self.zero_point is not None and int(self.zero_point.max()) >= n_levels:
             raise FormatError(f"expected zero points below {n_levels}, got {int(self.zero_point.max())}")
         for index, matrix in enumerate(self.matrices()):
-            if not check_codes(matrix.weight, *_code_sizes(matrix), self.scheme.bits, n_levels):
+            if self.scheme.grid == "trellis":
+                if not padding_is_zero(matrix.weight, *_sizes(matrix), self.scheme.bits):
+                    raise FormatError(f"expected padding of 0 in matrix {index}, got other steps of the trellis")
+            elif not check_codes(matrix.weight, *_code_sizes(matrix), self.scheme.bits, n_levels):
                 raise FormatError(f"expected codes below {n_levels} and padding of 0 in matrix {index}, got others")
 
     def _validate_codebook(self) -> None:
@@ -259,13 +265,18 @@ def _code_sizes(matrix: QuantizedTensor) -> tuple[int, int]:
     return matrix.shape[-2], code_cols(matrix.scheme, matrix.shape[-1])
 
 
+def _codes_of_rows(matrix: QuantizedTensor, begin: int, end: int) -> Bytes:
+    unpack_rows = unpack_indices if matrix.scheme.grid == "trellis" else unpack
+    return unpack_rows(matrix.weight, *_code_sizes(matrix), matrix.scheme.bits, row_begin=begin, row_end=end)
+
+
 def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
     rows, cols = _sizes(matrix)
     scale, levels = scale_values(matrix), matrix.levels
     for begin in range(0, rows, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, rows)
         tiles = slice(begin // 16, -(-end // 16))
-        values = levels[unpack(matrix.weight, *_code_sizes(matrix), matrix.scheme.bits, row_begin=begin, row_end=end)]
+        values = levels[_codes_of_rows(matrix, begin, end)]
         if levels.ndim == 2:
             values = values.reshape(end - begin, -1)[:, :cols]
         if matrix.zero_point is not None:
