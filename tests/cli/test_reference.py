@@ -8,7 +8,7 @@ import typer.main
 from kbit.cli.main import app
 from kbit.cli.reference import KEYS, markdown
 
-VERBS = {"demo", "quantize", "eval", "bench", "run", "show", "decode", "verify", "doctor"}
+VERBS = {"demo", "quantize", "calibrate", "eval", "bench", "run", "show", "decode", "verify", "doctor"}
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
