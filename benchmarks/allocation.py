@@ -72,7 +72,7 @@ class Bench:
     def kl(self, plan: Plan | str, key: str) -> tuple[float, float]:
         """(bits a weight, KL on the held-out books) of a plan."""
         folder = self.options.work / "packed"
-        packed = quantize_folder(self.folder, folder, plan, calibration=self.text, progress=False, overwrite=True)
+        packed = quantize_folder(self.folder, folder, plan, calibration=self.text, progress=False, overwrite=True, resume=False)
         found = compare(decode(folder), self.reference, self.scored).divergence.kl_mean.value
         print(f"  {key:<44}{packed.bpw:>8.4f}{found:>10.5f}", flush=True)
         return packed.bpw, found
