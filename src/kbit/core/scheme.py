@@ -3,7 +3,7 @@
 A scheme has a short text form, used everywhere (command line, file, report):
 
     text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
-    grid     = int | float | log | nf | quantile | dynamic | kmeans
+    grid     = int | float | log | nf | quantile | dynamic | kmeans | nested
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
     method   = "imp" | "actorder" | "gptq", in this order (`kbit.core.methods`)
@@ -40,6 +40,7 @@ GRIDS: Mapping[str, range] = {
     "quantile": range(1, 9),
     "dynamic": range(2, 9),
     "kmeans": range(1, 9),
+    "nested": range(2, 9),
 }
 
 #: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
