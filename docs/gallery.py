@@ -34,6 +34,7 @@ PANELS = {
     "dynamic": ("dynamic", ""),
     "quantile, fitted to Gaussian blocks of 64": ("quantile", ""),
     "kmeans, fitted to Gaussian blocks of 64": ("kmeans", ""),
+    "nested, fitted to Gaussian blocks of 64": ("nested", ""),
 }
 #: row of the error table → the same
 ROWS = {
@@ -47,6 +48,7 @@ ROWS = {
     "`dynamic`": ("dynamic", ""),
     "`quantile`": ("quantile", ""),
     "`kmeans`": ("kmeans", ""),
+    "`nested`": ("nested", ""),
 }
 
 Blocks = npt.NDArray[np.float32]

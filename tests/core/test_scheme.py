@@ -181,7 +181,7 @@ def test_a_scheme_does_not_change():
         ("float4e2r3", "cannot read scheme"),
         ("16:g64", "cannot read scheme '16:g64'"),
         ("flaot4", "unknown grid 'flaot': did you mean 'float'"),
-        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nf, nvq, quantile, trellis, vq"),
+        ("xyz4", "unknown grid 'xyz': known: dynamic, float, int, kmeans, log, nested, nf, nvq, quantile, trellis, vq"),
         ("none16", "unknown grid 'none'"),
         ("nf0", "grid 'nf' is defined for 1…8 bits, got 0"),
         ("nf9", "grid 'nf' is defined for 1…8 bits, got 9"),

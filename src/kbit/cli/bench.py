@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kbit.cli.options import Debug, Json, Mode, Threads
+from kbit.cli.options import Bits, Debug, Json, Mode, Threads
 from kbit.cli.output import Output, columns, verb
 from kbit.core.sizes import bytes_text, count_text
 
@@ -31,6 +31,7 @@ def bench(
     prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Tokens read in one go (prefill).")] = 512,
     decode: Annotated[int, typer.Option("--decode", metavar="N", min=1, help="Tokens written one by one (decode).")] = 64,
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured repeats; the medians are shown.")] = 3,
+    bits: Bits = None,
     mode: Mode = "fast",
     threads: Threads = 0,
     json: Json = False,
@@ -45,7 +46,8 @@ def bench(
     else:
         from kbit.evaluate.speed import bench_folder
 
-        _say(bench_folder(model, mode=mode, threads=threads, prompt_tokens=prompt, decode_tokens=decode, repeats=repeats), output)
+        found = bench_folder(model, mode=mode, bits=bits, threads=threads, prompt_tokens=prompt, decode_tokens=decode, repeats=repeats)
+        _say(found, output)
 
 
 def _say(found: "SpeedResult", output: Output) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kbit.cli.options import Context, Debug, Json, Limit, Mode, Stride, Texts, Threads
+from kbit.cli.options import Bits, Context, Debug, Json, Limit, Mode, Stride, Texts, Threads
 from kbit.cli.output import Output, verb
 from kbit.core.sizes import bytes_text
 
@@ -38,6 +38,7 @@ def evaluate(
     context: Context = 512,
     stride: Stride = 0,
     limit_tokens: Limit = 0,
+    bits: Bits = None,
     mode: Mode = "fast",
     threads: Threads = 0,
     json: Json = False,
@@ -60,6 +61,7 @@ def evaluate(
         stride=stride or None,
         limit_tokens=limit_tokens or None,
         mode=mode,
+        bits=bits,
         progress=True,
     )
     facts = found.to_json()

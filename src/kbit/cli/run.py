@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kbit.cli.options import Debug, Json, Mode, Threads
+from kbit.cli.options import Bits, Debug, Json, Mode, Threads
 from kbit.cli.output import Output, verb
 from kbit.core.errors import FormatError
 
@@ -41,6 +41,7 @@ def run(
     max_time_ms: Annotated[float | None, typer.Option(metavar="MS", help="Return what has come by then.")] = None,
     cache: Annotated[str, typer.Option(metavar="FORMAT", help="Keys and values as fp32, fp16, int8, int4 or int3.")] = "fp16",
     mapped: Annotated[bool, typer.Option("--mapped", help="Use the file's own pages: quickest start, least memory.")] = False,
+    bits: Bits = None,
     mode: Mode = "fast",
     threads: Threads = 0,
     json: Json = False,
@@ -64,7 +65,7 @@ def run(
     beam = BeamOptions(beams, length_penalty)
     options = GenerateOptions(max_tokens, sampling, beam, stop=tuple(stop or ()), max_time_ms=max_time_ms, logprobs=logprobs)
     _use_threads(threads)
-    writer = open_writer(Path(model), mode=mode, cache=cache, mapped=mapped)
+    writer = open_writer(Path(model), mode=mode, cache=cache, mapped=mapped, bits=bits)
     if json:
         output.result(_facts(writer.write(text, options), writer.name))
         return

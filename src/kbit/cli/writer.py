@@ -84,17 +84,21 @@ class TransformersWriter:
         return generate(self.model, self.tokenizer, prompt, options, stream=stream)
 
 
-def open_writer(path: Path, *, mode: str = "fast", **options: Any) -> Writer:
+def open_writer(path: Path, *, mode: str = "fast", bits: int | None = None, **options: Any) -> Writer:
     """The engine over a model's folder, or transformers where the engine does not know the architecture.
 
     Args:
         path: the folder.
         mode: arithmetic of packed layers.
+        bits: run the first so many bits of nested codes, which the engine alone does.
         options: of the engine.
     """
+    options["bits"] = bits
     if check_folder(path).get("model_type") in ENCODER_DECODER_TYPES:
         return SourceWriter(path, mode=mode, **options)
     try:
         return EngineWriter(path, mode=mode, **options)
     except ModelError:
+        if bits is not None:
+            raise
         return TransformersWriter(path, mode=mode)

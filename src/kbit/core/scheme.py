@@ -3,7 +3,7 @@
 A scheme has a short text form, used everywhere (command line, file, report):
 
     text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
-    grid     = int | float | log | nf | quantile | dynamic | kmeans | trellis | vq | nvq
+    grid     = int | float | log | nf | quantile | dynamic | kmeans | nested | trellis | vq | nvq
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
@@ -43,6 +43,7 @@ GRIDS: Mapping[str, range] = {
     "quantile": range(1, 9),
     "dynamic": range(2, 9),
     "kmeans": range(1, 9),
+    "nested": range(2, 9),
     "trellis": range(1, 5),
     "vq": range(2, 7),
     "nvq": range(2, 7),

@@ -29,6 +29,8 @@ from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance,
 from kbit.encoders.sample import LevelSample
 from kbit.encoders.trellis import encode_trellis
 from kbit.grids import is_data_dependent, levels_for
+from kbit.grids.nested import coarse_levels
+from kbit.grids.sample import WeightSample
 from kbit.native import encoding as native
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, logical_shape
@@ -108,6 +110,8 @@ class NearestEncoder:
         self._fitted = is_data_dependent(scheme)
         if levels is not None and not self._fitted:
             raise SchemeError(f"{name}: the levels of {scheme.text} follow from the scheme and cannot be given")
+        if levels is not None and scheme.grid == "nested":
+            raise SchemeError(f"{name}: the levels of {scheme.text} are fitted together with those of fewer bits and cannot be given")
         try:
             self._matrices, rows, cols = logical_shape(self.shape)
         except ShapeError as error:
@@ -195,10 +199,17 @@ class NearestEncoder:
         if self.scheme.scale_dtype == "e4m3":
             constants["weight_super_scale"] = self._matrix_super_scales()
         if self._fitted:
-            constants["weight_codebook"] = (
-                stored_vectors(self.levels) if self.levels.ndim == 2 else pad_codebook(self.levels, self.scheme.bits)
-            )
+            constants["weight_codebook"] = self._codebook()
         return [Segment(part, 0, values.reshape(-1).view(np.uint8)) for part, values in constants.items()]
+
+    def _codebook(self) -> Array:
+        if self.levels.ndim == 2:
+            return stored_vectors(self.levels)
+        levels = pad_codebook(self.levels, self.scheme.bits)
+        if self.scheme.grid != "nested":
+            return levels
+        assert self._sample is not None
+        return np.concatenate([coarse_levels(levels, self.scheme.bits, WeightSample.of(*self._sample.collected())), levels])
 
     def _options(self) -> native.EncodeOptions:
         anchor, mirrored = scale_anchor(self.levels)

@@ -83,7 +83,7 @@ class Engine:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, *, mapped: bool = False, context: int | None = None, **options: Any) -> Self:
+    def load(cls, path: str | Path, *, mapped: bool = False, context: int | None = None, bits: int | None = None, **options: Any) -> Self:
         """The model of a folder, packed by kbit or in 16 or 32 bits; its weights are read straight into huge pages.
 
         Args:
@@ -91,13 +91,15 @@ class Engine:
             mapped: use the file's own pages instead, read by the system as they are needed: the quickest start and the least memory, some
                 percent slower ever after, and only for files that nobody writes to meanwhile.
             context: positions that will be used, for models whose rotary embeddings depend on it; by default what they were trained with.
+            bits: run the first so many bits of a model of nested codes.
             options: of the engine.
 
         Raises:
-            ModelError: an architecture or option that the engine does not do.
+            ModelError: an architecture or option that the engine does not do, or `bits` of a model without nested codes.
+            SchemeError: more `bits` than there are.
             FormatError, IntegrityError, StorageError: a folder that cannot be read.
         """
-        with open_weights(path, mapped=mapped) as weights:
+        with open_weights(path, mapped=mapped, bits=bits) as weights:
             return cls(make_plan(weights.stored.config, weights, context), weights, **options)
 
     @property

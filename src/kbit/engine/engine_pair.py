@@ -64,7 +64,7 @@ class EncoderDecoderEngine:
         memory_positions: int | None = None,
         max_rows: int = 512,
     ) -> None:
-        held = HeldWeights(weights.stored)
+        held = HeldWeights(weights.stored, weights.bits)
         self.plan, self.start = plan, plan.start
         encoder = replace(plan.encoder, context=min(plan.encoder.context or MAX_ROWS, MAX_ROWS))  # whole texts go in one call
         self._memory = Memory(plan, memory, memory_positions)
@@ -79,9 +79,9 @@ class EncoderDecoderEngine:
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, path: str | Path, *, mapped: bool = False, **options: Any) -> Self:
+    def load(cls, path: str | Path, *, mapped: bool = False, bits: int | None = None, **options: Any) -> Self:
         """The model of a folder; arguments and errors as for `Engine.load`."""
-        with open_weights(path, mapped=mapped) as weights:
+        with open_weights(path, mapped=mapped, bits=bits) as weights:
             return cls(make_encoder_decoder_plan(weights.stored.config, weights), weights, **options)
 
     @property

@@ -8,7 +8,7 @@ anew, so whoever keeps weights keeps them by `WeightInfo.owner`: tied names have
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from kbit.store.folder import StoredModel, open_model
 from kbit.store.header import near
 from kbit.store.parts import part_names
 from kbit.tensor.bfloat16 import BFloat16
-from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.nested import NESTED, coarse_scheme, first_bits
+from kbit.tensor.quantized import QuantizedTensor, part_shapes
 
 __all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32", "open_weights"]
 
@@ -60,10 +61,26 @@ class ModelWeights:
 
     Attributes:
         stored: the model: packed by kbit, or a plain checkpoint.
+        bits: take so many of the bits of nested codes; None for all.
     """
 
-    def __init__(self, stored: StoredModel) -> None:
-        self.stored = stored
+    def __init__(self, stored: StoredModel, bits: int | None = None) -> None:
+        """Weights of `stored`.
+
+        Raises:
+            ModelError: `bits` of a model without nested codes.
+            SchemeError: more bits than they have, or fewer than 2.
+        """
+        self.stored, self.bits = stored, bits
+        if bits is not None:
+            self._memory = HugeMemory()
+            modules = [] if stored.manifest is None else [one for one in stored.manifest.modules.values() if one.scheme.grid == NESTED]
+            if not modules:
+                raise ModelError(
+                    f"{stored.path}: expected nested codes to take {bits} bits of, got none: encode with a scheme such as nested8"
+                )
+            for module in modules:
+                coarse_scheme(module.scheme, bits)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
@@ -98,7 +115,7 @@ class ModelWeights:
             FormatError, NumericsError, IntegrityError: contents that no encoder writes, or a file that changed.
         """
         if self._packed(name):
-            return self.stored.quantized(name)
+            return self._coarse(self.stored.quantized(name))
         if info := self._dense(name):
             return _as_dense(self.stored.array(info.owner).reshape(info.shape), info.dtype)
         if parts := find_experts(self.stored, name):
@@ -120,8 +137,20 @@ class ModelWeights:
         if manifest is None or owner not in manifest.modules:
             return None
         module = manifest.modules[owner]
-        size_bytes = sum(self.stored.entry(part).nbytes for part in part_names(owner) if part in self.stored)
-        return WeightInfo(name, owner, module.shape, module.scheme, module.scheme.text, size_bytes)
+        scheme, size_bytes = module.scheme, sum(self.stored.entry(part).nbytes for part in part_names(owner) if part in self.stored)
+        if self.bits is not None and scheme.grid == NESTED:
+            scheme = coarse_scheme(scheme, self.bits)
+            size_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in part_shapes(scheme, module.shape).values())
+        return WeightInfo(name, owner, module.shape, scheme, scheme.text, size_bytes)
+
+    def _coarse(self, weight: QuantizedTensor) -> QuantizedTensor:
+        """The bits that are wanted, where the codes are read from."""
+        if self.bits is None or weight.scheme.grid != NESTED:
+            return weight
+        coarse = first_bits(weight, self.bits)
+        planes = self._memory.empty(coarse.weight.nbytes)
+        planes[:] = coarse.weight
+        return replace(coarse, weight=planes)
 
     def _dense(self, name: str) -> WeightInfo | None:
         for tensor in (f"{name}.weight", name):
@@ -152,11 +181,11 @@ class HeldWeights(ModelWeights):
     """The same, each payload read once: for programs that share tables. `forget` when they are made.
 
     Args:
-        stored: as for `ModelWeights`.
+        stored, bits: as for `ModelWeights`.
     """
 
-    def __init__(self, stored: StoredModel) -> None:
-        super().__init__(stored)
+    def __init__(self, stored: StoredModel, bits: int | None = None) -> None:
+        super().__init__(stored, bits)
         self._held: dict[str, QuantizedTensor | Dense] = {}
 
     def load(self, name: str) -> QuantizedTensor | Dense:
@@ -173,16 +202,18 @@ class HeldWeights(ModelWeights):
 
 
 @contextmanager
-def open_weights(path: str | Path, *, mapped: bool) -> Iterator[ModelWeights]:
+def open_weights(path: str | Path, *, mapped: bool, bits: int | None = None) -> Iterator[ModelWeights]:
     """The weights of a model's folder, open inside the block: read straight into huge pages, or `mapped`, the file's own pages.
+
+    With `bits`, so many of each nested code are kept in memory, and the file's are read in passing.
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: as `open_model`.
     """
     size_bytes = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-    memory = None if mapped else HugeMemory(size_bytes + size_bytes // 64)
+    memory = None if mapped or bits is not None else HugeMemory(size_bytes + size_bytes // 64)
     with open_model(path, memory=memory, mapped=mapped) as stored:
-        yield ModelWeights(stored)
+        yield ModelWeights(stored, bits)
 
 
 def _logical(name: str, shape: tuple[int, ...], *, module: bool) -> tuple[int, ...]:

@@ -29,9 +29,9 @@ class EngineLogits:
         self.positions = engine.context or None
 
     @classmethod
-    def load(cls, path: Path | str, *, mode: str = "fast") -> Self:
+    def load(cls, path: Path | str, *, mode: str = "fast", bits: int | None = None) -> Self:
         """The engine over a model's folder (errors as `Engine.load`)."""
-        return cls(Engine.load(path, mode=mode, cache="fp32"))
+        return cls(Engine.load(path, mode=mode, cache="fp32", bits=bits))
 
     def check(self, windows: Windows) -> None:
         """See `check_windows`."""

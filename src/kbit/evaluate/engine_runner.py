@@ -32,9 +32,9 @@ class EngineRunner:
         self._next = 0
 
     @classmethod
-    def load(cls, path: Path | str, *, mode: str = "fast") -> Self:
+    def load(cls, path: Path | str, *, mode: str = "fast", bits: int | None = None) -> Self:
         """The engine over a model's folder (errors as `Engine.load`)."""
-        return cls(Engine.load(path, mode=mode))
+        return cls(Engine.load(path, mode=mode, bits=bits))
 
     def threads(self, count: int) -> AbstractContextManager[int]:
         """See `Runner.threads`."""

@@ -71,6 +71,7 @@ def evaluate_folder(
     limit_tokens: int | None = None,
     batch_size: int | None = None,
     mode: str = "fast",
+    bits: int | None = None,
     progress: bool | None = False,
 ) -> EvaluationResult:
     """Evaluate a stored model on texts, and against its original.
@@ -85,6 +86,7 @@ def evaluate_folder(
         limit_tokens: score at most the first so many tokens.
         batch_size: windows run at once.
         mode: arithmetic of the packed layers, ``fast`` or ``exact``.
+        bits: evaluate the first so many bits of a model of nested codes; sizes are then those of a file that holds no others.
         progress: True shows a line with the time left on stderr, None only on a terminal.
 
     Raises:
@@ -97,9 +99,9 @@ def evaluate_folder(
     if not texts:
         raise ShapeError("expected at least one text to evaluate on, got none")
     path, against = Path(path), None if against is None else Path(against)
-    size = stored_size(path)
+    size = stored_size(path, bits)
     tokens = tokenize(read_text(*texts), _tokenizer(path, against))
-    model = open_source(path, mode=mode)
+    model = open_source(path, mode=mode, bits=bits)
     context = min(model.positions or MAX_CONTEXT, MAX_CONTEXT) if context is None else context
     windows = Windows(tokens, context=context, stride=stride, bos=bos, limit_tokens=limit_tokens)
     reference = None if against is None else ModelLogits(load_causal_model(against, mode=mode))
@@ -131,8 +133,14 @@ def _tokenizer(path: Path, against: Path | None) -> Tokenizer:
     return tokenizers[0]
 
 
-def open_source(path: Path, *, mode: str = "fast") -> ModelLogits | EngineLogits:
-    """Logits of a model's folder: a k-bit model in the engine, where it knows the architecture; any other through transformers."""
+def open_source(path: Path, *, mode: str = "fast", bits: int | None = None) -> ModelLogits | EngineLogits:
+    """Logits of a model's folder: a k-bit model in the engine, where it knows the architecture; any other through transformers.
+
+    Raises:
+        ModelError: `bits` of nested codes, which the engine alone runs, of another model or one that it does not know.
+    """
+    if bits is not None:
+        return EngineLogits.load(path, mode=mode, bits=bits)
     if is_packed(check_folder(path)):
         with contextlib.suppress(ModelError):
             return EngineLogits.load(path, mode=mode)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbit.store.accounting import PACKED_PARTS, packed_arrays, packed_bits
 from kbit.store.folder import StoredModel, open_model
+from kbit.tensor.nested import NESTED, coarse_scheme
+from kbit.tensor.quantized import part_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -76,28 +78,33 @@ class SizeReport:
         }
 
 
-def stored_size(path: Path | str) -> SizeReport:
-    """Size of a stored model, from the headers of its files alone.
+def stored_size(path: Path | str, bits: int | None = None) -> SizeReport:
+    """Size of a stored model, from the headers of its files alone; with `bits`, of the first so many bits of its nested codes.
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: the folder is not a model (see `kbit.store.open_model`).
     """
     with open_model(path) as stored:
-        parts, quantized, parameters = _stored_parts(stored)
+        counted, quantized, parameters = _stored_parts(stored, bits)
+        parts = counted | {"header": sum(8 * container.header_bytes for container in stored.containers.values())}
         return SizeReport(
-            parts=parts | {"header": sum(8 * container.header_bytes for container in stored.containers.values())},
+            parts=parts,
             quantized_weights=quantized,
             parameters=parameters,
-            file_bytes=stored.size_bytes,
+            file_bytes=stored.size_bytes if bits is None else sum(parts.values()) // 8,
             tokenizer_bytes=sum(f.stat().st_size for f in stored.path.iterdir() if f.is_file() and _TOKENIZER_FILES.fullmatch(f.name)),
         )
 
 
-def _stored_parts(stored: StoredModel) -> tuple[Counter[str], int, int]:
+def _stored_parts(stored: StoredModel, bits: int | None) -> tuple[Counter[str], int, int]:
     parts: Counter[str] = Counter(dict.fromkeys(PACKED_PARTS, 0))
     quantized = 0
     for name, module in (stored.manifest.modules if stored.manifest else {}).items():
-        parts.update(packed_bits(module.scheme, module.shape, packed_arrays(stored, name)))
+        scheme, arrays = module.scheme, packed_arrays(stored, name)
+        if bits is not None and scheme.grid == NESTED:
+            scheme = coarse_scheme(scheme, bits)
+            arrays = {part: math.prod(shape) * dtype.itemsize for part, (shape, dtype) in part_shapes(scheme, module.shape).items()}
+        parts.update(packed_bits(scheme, module.shape, arrays))
         quantized += math.prod(module.shape)
     parameters = quantized
     for name in stored.plain_names():

@@ -27,9 +27,9 @@ class SourceRunner:
         self._next = 0
 
     @classmethod
-    def load(cls, path: Path | str, *, mode: str = "fast") -> Self:
+    def load(cls, path: Path | str, *, mode: str = "fast", bits: int | None = None) -> Self:
         """The engine over a model's folder (errors as `EncoderDecoderEngine.load`)."""
-        return cls(EncoderDecoderEngine.load(path, mode=mode))
+        return cls(EncoderDecoderEngine.load(path, mode=mode, bits=bits))
 
     def threads(self, count: int) -> AbstractContextManager[int]:
         """See `Runner.threads`."""

@@ -147,25 +147,27 @@ def bench(
     )
 
 
-def bench_folder(path: Path | str, *, mode: str = "fast", threads: int = 0, **options: Any) -> SpeedResult:
-    """`bench` of a model loaded from its folder; the load is timed up to its first logits."""
+def bench_folder(path: Path | str, *, mode: str = "fast", bits: int | None = None, threads: int = 0, **options: Any) -> SpeedResult:
+    """`bench` of a model loaded from its folder; the load is timed up to its first logits. `bits` are those of nested codes to run."""
     started = time.perf_counter()
-    runner = open_runner(path, mode=mode)
+    runner = open_runner(path, mode=mode, bits=bits)
     with runner.threads(threads):
         runner.prefill([0])
     return bench(runner, threads=threads, load_seconds=time.perf_counter() - started, **options)
 
 
-def open_runner(path: Path | str, *, mode: str = "fast") -> Runner:
-    """The engine over a model's folder; transformers for an architecture that the engine does not know."""
+def open_runner(path: Path | str, *, mode: str = "fast", bits: int | None = None) -> Runner:
+    """The engine over a model's folder; transformers for an architecture that the engine does not know, and of all its `bits`."""
     from kbit.evaluate.engine_runner import EngineRunner
     from kbit.evaluate.source_runner import SourceRunner
 
     if check_folder(Path(path)).get("model_type") in ENCODER_DECODER_TYPES:
-        return SourceRunner.load(path, mode=mode)
+        return SourceRunner.load(path, mode=mode, bits=bits)
     try:
-        return EngineRunner.load(path, mode=mode)
+        return EngineRunner.load(path, mode=mode, bits=bits)
     except ModelError:
+        if bits is not None:
+            raise
         from kbit.evaluate.torch_runner import TorchRunner
 
         return TorchRunner.load(path, mode=mode)

@@ -1,7 +1,7 @@
 """Where the 2^k levels of a data type lie, and nothing else.
 
-One file a data type: `linear`, `floating`, `log`, `normal`, `dynamic` follow from the scheme alone; `quantile` and `kmeans` are
-fitted to a `sample` of the tensor. `lookup` goes from a scheme to its levels; `ramp` is the float32 arithmetic that two published
+One file a data type: `linear`, `floating`, `log`, `normal`, `dynamic` follow from the scheme alone; `quantile`, `kmeans` and `nested`
+are fitted to a `sample` of the tensor. `lookup` goes from a scheme to its levels; `ramp` is the float32 arithmetic that two published
 maps start from.
 """
 

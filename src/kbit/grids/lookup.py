@@ -22,6 +22,7 @@ from kbit.grids.gaussian_vectors import gaussian_codebook
 from kbit.grids.kmeans import kmeans_levels
 from kbit.grids.linear import linear_levels
 from kbit.grids.log import log_levels
+from kbit.grids.nested import nested_levels
 from kbit.grids.normal import normal_levels
 from kbit.grids.quantile import quantile_levels
 from kbit.grids.sample import Float64, WeightSample
@@ -67,6 +68,7 @@ GRID_TABLE.register("nf")(FixedGrid(normal_levels))
 GRID_TABLE.register("quantile")(FittedGrid(quantile_levels))
 GRID_TABLE.register("dynamic")(FixedGrid(dynamic_levels))
 GRID_TABLE.register("kmeans")(FittedGrid(kmeans_levels))
+GRID_TABLE.register("nested")(FittedGrid(nested_levels))
 GRID_TABLE.register("trellis")(FixedGrid(trellis_levels))
 GRID_TABLE.register("vq")(FittedVectors())
 GRID_TABLE.register("nvq")(FixedVectors(gaussian_codebook))

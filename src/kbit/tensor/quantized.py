@@ -5,6 +5,7 @@ weight_scale         uint16    [tiles, groups, 16]   fp16 bits; with e4m3 uint8 
 weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp16
 weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
 weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
+                               [2 · 2^bits]          nested: those of k bits at 2^k, for every k (`kbit.tensor.nested`)
                      uint16    [2^bits, dims]        vq: fp16 bits; an entry holds the `dims` weights that its code stands for
 
 A stack of E matrices has scales, super-scales and zero points of shape [E, …].
@@ -59,7 +60,8 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
         parts["weight_zero"] = (stack + layout.scale_shape, np.dtype(np.uint8))
     if fitted:
         vectors = ((1 << scheme.bits, scheme.dims), np.dtype(np.uint16))
-        parts["weight_codebook"] = vectors if scheme.dims > 1 else ((1 << scheme.bits,), np.dtype(np.float32))
+        levels = (((2 if scheme.grid == "nested" else 1) << scheme.bits,), np.dtype(np.float32))
+        parts["weight_codebook"] = vectors if scheme.dims > 1 else levels
     return parts
 
 
@@ -146,7 +148,8 @@ class QuantizedTensor:
             return _fixed_levels(self.scheme)
         if self.codebook.ndim == 2:
             return self.codebook.view(np.float16).astype(np.float32)
-        distinct = self.codebook[: int(np.count_nonzero(self.codebook != self.codebook[-1])) + 1].view()
+        stored = self.codebook[-1 << self.scheme.bits :]  # of a nested tensor the finest
+        distinct = stored[: int(np.count_nonzero(stored != stored[-1])) + 1].view()
         distinct.flags.writeable = False
         return distinct
 
@@ -240,7 +243,11 @@ class QuantizedTensor:
             raise NumericsError("expected a codebook of finite levels, got NaN or Inf")
         if self.codebook.ndim == 2:
             return
-        if (np.diff(self.codebook) < 0).any() or (np.diff(self.levels) <= 0).any():
+        coarser = [self.codebook[1 << bits : 2 << bits] for bits in range(1, self.scheme.bits)] if self.scheme.grid == "nested" else []
+        if (
+            any((np.diff(levels) < 0).any() for levels in (self.codebook[-1 << self.scheme.bits :], *coarser))
+            or (np.diff(self.levels) <= 0).any()
+        ):
             raise NumericsError("expected a codebook of ascending levels, of which only the last may repeat")
 
     def _validate_scales(self) -> None:
