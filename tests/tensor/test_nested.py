@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_more_bits_lose_less() -> None:
     matrix = weights(64, 256)
     tensor = encode(matrix, Scheme.parse("nested8:g64"))
     errors = [np.square(first_bits(tensor, bits).dequantize() - matrix).sum() for bits in range(2, 9)]
-    assert all(after < 0.4 * before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < 0.4 * before for before, after in pairwise(errors))
 
 
 @pytest.mark.parametrize("bits", [1, 6, 0, -1])

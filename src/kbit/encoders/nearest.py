@@ -208,7 +208,7 @@ class NearestEncoder:
         levels = pad_codebook(self.levels, self.scheme.bits)
         if self.scheme.grid != "nested":
             return levels
-        assert self._sample is not None
+        assert isinstance(self._sample, LevelSample)
         return np.concatenate([coarse_levels(levels, self.scheme.bits, WeightSample.of(*self._sample.collected())), levels])
 
     def _options(self) -> native.EncodeOptions:
