@@ -34,7 +34,6 @@ PANELS = {
     "dynamic": ("dynamic", ""),
     "quantile, fitted to Gaussian blocks of 64": ("quantile", ""),
     "kmeans, fitted to Gaussian blocks of 64": ("kmeans", ""),
-    "nested, fitted to Gaussian blocks of 64": ("nested", ""),
 }
 #: row of the error table → the same
 ROWS = {
@@ -48,7 +47,6 @@ ROWS = {
     "`dynamic`": ("dynamic", ""),
     "`quantile`": ("quantile", ""),
     "`kmeans`": ("kmeans", ""),
-    "`nested`": ("nested", ""),
 }
 
 Blocks = npt.NDArray[np.float32]

@@ -102,7 +102,7 @@ def test_a_prediction_is_near_what_is_measured(
     predicted = run(model_folder, make_units(), windows, tmp_path / "journal", "predicted")
     pairs = [(loss.kl, predicted.losses[name][scheme].kl) for name, losses in found.losses.items() for scheme, loss in losses.items()]
     ratios = np.log([one / other for one, other in pairs])
-    assert np.abs(ratios).max() < np.log(6)  # softmax makes small errors of queries smaller still, which no quadratic form knows
+    assert np.abs(ratios).max() < np.log(8)  # softmax makes small errors of queries smaller still, which no quadratic form knows
     assert np.corrcoef(np.log(np.array(pairs).T))[0, 1] > 0.95
 
 

@@ -145,7 +145,7 @@ def test_levels_never_change(name: str) -> None:
 
 def test_every_grid_of_the_scheme_is_registered_and_no_other() -> None:
     assert set(GRID_TABLE) == set(GRIDS)
-    assert {name for name, grid in GRID_TABLE.items() if isinstance(grid, FittedGrid)} == {"quantile", "kmeans"}
+    assert {name for name, grid in GRID_TABLE.items() if isinstance(grid, FittedGrid)} == {"quantile", "kmeans", "nested"}
 
 
 def test_an_unknown_grid_is_answered_with_the_closest() -> None:
