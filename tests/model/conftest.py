@@ -4,9 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from kbit.calibrate import CalibrationWindows
+from kbit.store.folder import open_model
 
 transformers = pytest.importorskip("transformers")
 
@@ -113,3 +117,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def windows() -> CalibrationWindows:
+    return CalibrationWindows(np.random.default_rng(0).integers(3, VOCABULARY, (6, 16)), seed=7)
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    with open_model(folder) as stored:
+        return {name: stored.array(name).tobytes() for name in stored.names()}

@@ -19,20 +19,10 @@ from kbit.model import calibrated, load, quantize_folder
 from kbit.store.folder import open_model
 from kbit.store.model_writer import ModelWriter
 
-from .conftest import VOCABULARY, run
+from .conftest import VOCABULARY, arrays, run
 
 Checkpoint = Callable[..., Path]
 GPTQ = "int3:g32+imp+gptq"
-
-
-@pytest.fixture
-def windows() -> CalibrationWindows:
-    return CalibrationWindows(np.random.default_rng(0).integers(3, VOCABULARY, (6, 16)), seed=7)
-
-
-def arrays(folder: Path) -> dict[str, bytes]:
-    with open_model(folder) as stored:
-        return {name: stored.array(name).tobytes() for name in stored.names()}
 
 
 @pytest.mark.parametrize("kind", ["llama_tied", "gpt2", "mixtral", "gpt_oss"])

@@ -19,20 +19,10 @@ from kbit.model.importance import calibrate_folder
 from kbit.store.folder import open_model
 from kbit.store.model_writer import ModelWriter
 
-from .conftest import VOCABULARY
+from .conftest import arrays
 
 Checkpoint = Callable[..., Path]
 ALL = "int3:g32+awq+hqq+imp+gptq+bias"
-
-
-@pytest.fixture
-def windows() -> CalibrationWindows:
-    return CalibrationWindows(np.random.default_rng(0).integers(3, VOCABULARY, (6, 16)), seed=7)
-
-
-def arrays(folder: Path) -> dict[str, bytes]:
-    with open_model(folder) as stored:
-        return {name: stored.array(name).tobytes() for name in stored.names()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

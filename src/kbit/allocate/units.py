@@ -12,7 +12,7 @@ from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.model.recipe import make_recipe
 from kbit.store.folder import StoredModel
-from kbit.tensor.quantized import part_shapes
+from kbit.tensor.quantized import part_bytes
 
 __all__ = ["FREE", "Unit", "find_units", "plan_of", "stored_bytes"]
 
@@ -55,7 +55,7 @@ def stored_bytes(scheme: Scheme, shape: tuple[int, ...], kept_item: int = 2) -> 
     """Bytes of all parts of a weight; `kept_item` is what a weight takes that is left as it is."""
     if scheme.is_none:
         return kept_item * math.prod(shape)
-    return sum(math.prod(part) * dtype.itemsize for part, dtype in part_shapes(scheme, shape).values())
+    return sum(part_bytes(scheme, shape).values())
 
 
 def find_units(stored: StoredModel, plan: Plan, free: Collection[str], candidates: Candidates) -> list[Unit]:

@@ -24,7 +24,7 @@ from kbit.store.header import near
 from kbit.store.parts import part_names
 from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.nested import NESTED, coarse_scheme, first_bits
-from kbit.tensor.quantized import QuantizedTensor, part_shapes
+from kbit.tensor.quantized import QuantizedTensor, part_bytes
 
 __all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32", "open_weights"]
 
@@ -140,7 +140,7 @@ class ModelWeights:
         scheme, size_bytes = module.scheme, sum(self.stored.entry(part).nbytes for part in part_names(owner) if part in self.stored)
         if self.bits is not None and scheme.grid == NESTED:
             scheme = coarse_scheme(scheme, self.bits)
-            size_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in part_shapes(scheme, module.shape).values())
+            size_bytes = sum(part_bytes(scheme, module.shape).values())
         return WeightInfo(name, owner, module.shape, scheme, scheme.text, size_bytes)
 
     def _coarse(self, weight: QuantizedTensor) -> QuantizedTensor:

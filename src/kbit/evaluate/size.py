@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kbit.store.accounting import PACKED_PARTS, packed_arrays, packed_bits
 from kbit.store.folder import StoredModel, open_model
 from kbit.tensor.nested import NESTED, coarse_scheme
-from kbit.tensor.quantized import part_shapes
+from kbit.tensor.quantized import part_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ def _stored_parts(stored: StoredModel, bits: int | None) -> tuple[Counter[str], 
         scheme, arrays = module.scheme, packed_arrays(stored, name)
         if bits is not None and scheme.grid == NESTED:
             scheme = coarse_scheme(scheme, bits)
-            arrays = {part: math.prod(shape) * dtype.itemsize for part, (shape, dtype) in part_shapes(scheme, module.shape).items()}
+            arrays = part_bytes(scheme, module.shape)
         parts.update(packed_bits(scheme, module.shape, arrays))
         quantized += math.prod(module.shape)
     parameters = quantized

@@ -11,6 +11,7 @@ weight_codebook      float32   [2^bits]              fitted grids only: ascendin
 A stack of E matrices has scales, super-scales and zero points of shape [E, …].
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ from kbit.tensor.rotation import restore_rows
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
 from kbit.tensor.trellis import padding_is_zero, unpack_indices
 
-__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes", "stored_vectors"]
+__all__ = ["QuantizedTensor", "pad_codebook", "part_bytes", "part_shapes", "stored_vectors"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -63,6 +64,11 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
         levels = (((2 if scheme.grid == "nested" else 1) << scheme.bits,), np.dtype(np.float32))
         parts["weight_codebook"] = vectors if scheme.dims > 1 else levels
     return parts
+
+
+def part_bytes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, int]:
+    """Bytes of each stored part of a tensor of logical `shape`; errors as `part_shapes`."""
+    return {part: math.prod(shape) * dtype.itemsize for part, (shape, dtype) in part_shapes(scheme, shape).items()}
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """Bytes of a model in k bits from its configuration alone: weights, cache of keys and values, workspace, and what a token reads.
 
 The engine's own plan is made over weights that are not there: every name it asks for is noted with its shape. Packed parts are then those
-that `kbit quantize` would store (`kbit.tensor.part_shapes`), tied weights once, so the sum is that of the files without their headers.
+that `kbit quantize` would store (`part_bytes`), tied weights once, so the sum is that of the files without their headers.
 """
 
 import math
@@ -19,7 +19,7 @@ from kbit.engine.ops import Embed, Experts, ForwardPlan, Linear
 from kbit.engine.traffic import weight_bytes_per_token
 from kbit.engine.weights import ModelWeights, WeightInfo
 from kbit.native import _kbit
-from kbit.tensor.quantized import part_shapes
+from kbit.tensor.quantized import part_bytes
 
 __all__ = ["PROCESS_BYTES", "Footprint", "ModelShape", "packed_size"]
 
@@ -175,8 +175,7 @@ class ModelShape:
 
 def packed_size(scheme: Scheme, shape: tuple[int, ...]) -> int:
     """Bytes stored for a weight [rows, cols] or [matrices, rows, cols] under a scheme."""
-    parts = part_shapes(scheme.for_row(shape[-1]), shape)
-    return sum(math.prod(part) * dtype.itemsize for part, dtype in parts.values())
+    return sum(part_bytes(scheme.for_row(shape[-1]), shape).values())
 
 
 def _tensors(plan: ForwardPlan, shapes: Mapping[str, tuple[int, ...]]) -> list[_Tensor]:
