@@ -26,7 +26,7 @@ def scheme_bpw(scheme: Scheme, cols: int = 4096) -> float:
         return 16.0
     group = cols if scheme.group_size == -1 else min(scheme.group_size, cols)
     scale_bits = 16 if scheme.scale_dtype == "fp16" else 8
-    return scheme.bits + (scale_bits + (0 if scheme.symmetric else 8)) / group
+    return scheme.weight_bits + (scale_bits + (0 if scheme.symmetric else 8)) / group
 
 
 def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Sequence[str] = ()) -> Row:
@@ -56,5 +56,5 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
     extra: dict[str, float | str] = {"scheme": recipe.text, "grid": recipe.grid}
     extra |= {name: float(facts[name]) for name in ("hidden_size", "trained_tokens") if facts.get(name)}
     return Row(
-        family, params, method_of(recipe, known_methods), recipe.bits, recipe.group_size, bpw, dataset, context, None, recipe.text, extra
+        family, params, method_of(recipe, known_methods), round(recipe.weight_bits), recipe.group_size, bpw, dataset, context, None, recipe.text, extra
     )
