@@ -13,7 +13,7 @@ from kbit.study.fitting import FittedLaw
 from kbit.study.optimum import optima
 from kbit.study.predict import predict_rows
 from kbit.study.report.tables import model_name
-from kbit.study.rows import Row
+from kbit.study.rows import Row, weight_counts
 
 __all__ = ["bit_levels", "data_types", "group_sizes", "law_fit", "optimum_bits", "pareto_bytes", "pareto_time", "residuals"]
 
@@ -29,12 +29,13 @@ _WIDEST = 3.0
 
 
 def bit_levels(rows: Sequence[Row], series: str, method: str) -> Panel | None:
-    """Perplexity against all bits of the weights, a curve for each k of a method and one for the originals."""
+    """Perplexity against all bits of the encoded weights, a curve for each k of a method and one for the originals."""
+    counts = weight_counts(row for row in rows if row.series == series)
     chosen = [row for row in rows if row.series == series and (row.is_original or row.method == method)]
     curves = [
         Series(
             "16 bits" if bits >= 16 else f"{bits:g} bits",
-            tuple(Point(row.params * row.bpw, _perplexity(row), _tooltip(row)) for row in _best_by_size(found)),
+            tuple(Point(counts[row.model] * row.bpw, _perplexity(row), _tooltip(row)) for row in _best_by_size(found)),
         )
         for bits, found in _by(chosen, lambda row: min(row.bits, 16.0))
     ]
@@ -43,7 +44,7 @@ def bit_levels(rows: Sequence[Row], series: str, method: str) -> Panel | None:
         return None
     return Panel(
         f"{_name(series)}: {method}",
-        "all bits of the weights",
+        "all bits of the encoded weights",
         "perplexity",
         tuple(curves),
         log_x=True,
@@ -77,7 +78,7 @@ def optimum_bits(book: LawBook, rows: Sequence[Row], series: str) -> Panel | Non
     if not any(curve.points for curve in curves):
         return None
     shown = tuple(curve for curve in curves if curve.points)
-    title, budget = f"{_name(series)}: optimum k", "budget: all bits of the weights"
+    title, budget = f"{_name(series)}: optimum k", "budget: all bits of the encoded weights"
     return Panel(title, budget, "bits of a code", shown, log_x=True, legend=False, y_ticks=(1, 2, 3, 4, 5, 6, 8, 16))
 
 
