@@ -39,9 +39,10 @@ def bit_levels(rows: Sequence[Row], series: str, method: str) -> Panel | None:
         )
         for bits, found in _by(chosen, lambda row: min(row.bits, 16.0))
     ]
-    curves = [curve for curve in curves if len(curve.points) > 1][-_MOST:]
+    curves = [curve for curve in curves if len(curve.points) > 1]
     if len(curves) < 2:
         return None
+    curves = [*curves[:-1][: _MOST - 1], curves[-1]]  # few bits are what there is to choose from
     return Panel(
         f"{_name(series)}: {method}",
         "all bits of the encoded weights",
@@ -89,10 +90,11 @@ def data_types(rows: Sequence[Row], series: str) -> Panel | None:
         Series(name, tuple(Point(row.bpw, damage, _tooltip(row)) for row, damage in sorted(_lowest(found), key=lambda pair: pair[0].bpw)))
         for name, found in _by(damaged, lambda pair: str(pair[0].extra.get("grid") or pair[0].method))
     ]
-    longest = sorted(curves, key=lambda curve: -len(curve.points))[:_MOST]
-    if not longest or len(longest[0].points) < 2:
+    told = [curve for curve in curves if len(curve.points) > 1]
+    if not told:
         return None
-    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", "loss above 16 bits, nats", tuple(longest), legend=False)
+    best = sorted(told, key=lambda curve: float(np.mean([np.log(point.y) for point in curve.points])))[:_MOST]
+    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", "loss above 16 bits, nats", tuple(best), legend=False)
 
 
 def group_sizes(rows: Sequence[Row], series: str) -> Panel | None:
