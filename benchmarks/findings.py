@@ -10,7 +10,7 @@
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,33 +77,29 @@ def _lower_envelope(points: Sequence[tuple[float, float]]) -> list[tuple[float, 
 
 def data_types(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
     """KL of each data type over that of linear codes at groups of 64, by k."""
-    base = _cells(rows, method, lambda row: _plain(row, "int") and row.group_size == 64, lambda row: (row.model, row.bits))
+    base = _divergences(rows, method, grids=("int",))
     table = []
     print(f"\n{method}: KL of data types over int's, groups of 64")
     for kind in TYPES:
-        found = _cells(rows, method, lambda row: _plain(row, kind) and row.group_size == 64, lambda row: (row.model, row.bits))
-        by_bits = {bits: _ratio(base, {key: kl for key, kl in found.items() if key[1] == bits}) for bits in range(2, 9)}
-        table.append({"grid": kind, "ratio": {str(bits): ratio for bits, ratio in by_bits.items() if ratio is not None}})
-        print(f"  {kind:<9}" + "  ".join(f"{bits}: {ratio:6.2f}" for bits, ratio in by_bits.items() if ratio is not None))
+        ratios = _by_bits(base, _divergences(rows, method, grids=(kind,)))
+        table.append({"grid": kind, "ratio": ratios})
+        print(f"  {kind:<9}" + _line(ratios))
     return table
 
 
 def group_sizes(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
-    """KL of each group size over that of groups of 64, as it is and at equal bits, for k-means, normal and linear codes of 3 and 4 bits."""
+    """KL of each group size over that of groups of 64, as it is and at equal bits, for linear, normal and k-means codes of 3 and 4 bits."""
     kinds = ("int", "nf", "kmeans")
     table = []
     print(f"\n{method}: KL of group sizes over groups of 64; in brackets at equal bits")
     for bits in (3, 4):
-        of = [row for row in rows if row.method == method and row.bits in (bits, bits + 1) and any(_plain(row, kind) for kind in kinds)]
-        base = _cells(of, method, lambda row: row.bits == bits and row.group_size == 64, lambda row: (row.model, row.extra["grid"]))
-        finer = _cells(of, method, lambda row: row.bits == bits + 1 and row.group_size == 64, lambda row: (row.model, row.extra["grid"]))
-        rate = _ratio(base, finer)
+        base, finer = (_divergences(rows, method, grids=kinds, bits=k) for k in (bits, bits + 1))
+        rate = _ratio({key[::2]: kl for key, kl in base.items()}, {key[::2]: kl for key, kl in finer.items()})
         for group in (32, 64, 128, -1):
-            found = [row for row in of if row.bits == bits and row.group_size == group]
-            ratio = _ratio(base, _cells(found, method, lambda row: True, lambda row: (row.model, row.extra["grid"])))
+            ratio = _ratio(base, _divergences(rows, method, grids=kinds, bits=bits, group_size=group))
             if ratio is None or rate is None:
                 continue
-            more = float(np.mean([row.bpw for row in found])) - float(np.mean([row.bpw for row in of if row.bits == bits and row.group_size == 64]))
+            more = _mean_bpw(rows, method, kinds, bits, group) - _mean_bpw(rows, method, kinds, bits, 64)
             equal = ratio / rate**more
             table.append({"bits": bits, "group_size": group, "ratio": ratio, "ratio_at_equal_bits": equal, "more_bpw": more})
             print(f"  {bits} bits, {'a row' if group == -1 else f'g{group}':<6} {ratio:5.2f} ({equal:4.2f})")
@@ -111,17 +107,11 @@ def group_sizes(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
 
 
 def zero_points(rows: Sequence[Row], method: str) -> dict[str, float]:
-    """KL of linear codes with zero points over that without, groups of 64, by k; and at equal bits."""
-    base = _cells(rows, method, lambda row: _plain(row, "int") and row.group_size == 64, lambda row: (row.model, row.bits))
-    found = _cells(rows, method, lambda row: ":asym" in str(row.extra.get("scheme")) and row.group_size == 64, lambda row: (row.model, row.bits))
-    out = {}
-    for bits in (2, 3, 4, 5):
-        ratio = _ratio(base, {key: kl for key, kl in found.items() if key[1] == bits})
-        if ratio is not None:
-            out[str(bits)] = ratio
-    if out:
-        print(f"\n{method}: KL with zero points over without: " + "  ".join(f"{bits}: {ratio:.2f}" for bits, ratio in out.items()))
-    return out
+    """KL of linear codes with zero points over that without, groups of 64, by k."""
+    ratios = _by_bits(_divergences(rows, method, grids=("int",)), _divergences(rows, method, grids=("int",), zero_points=True))
+    if ratios:
+        print(f"\n{method}: KL with zero points over without: " + _line(ratios))
+    return ratios
 
 
 def compensation(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -129,27 +119,42 @@ def compensation(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     print("\nKL of imp+gptq over nearest, groups of 64")
     for kind in TYPES:
-        plain = _cells(rows, "nearest", lambda row: _plain(row, kind) and row.group_size == 64, lambda row: (row.model, row.bits))
-        better = _cells(rows, "imp+gptq", lambda row: _plain(row, kind) and row.group_size == 64, lambda row: (row.model, row.bits))
-        by_bits = {bits: _ratio(plain, {key: kl for key, kl in better.items() if key[1] == bits}) for bits in range(2, 9)}
-        table[kind] = {str(bits): ratio for bits, ratio in by_bits.items() if ratio is not None}
-        print(f"  {kind:<9}" + "  ".join(f"{bits}: {ratio:5.2f}" for bits, ratio in by_bits.items() if ratio is not None))
+        table[kind] = _by_bits(*(_divergences(rows, method, grids=(kind,)) for method in ("nearest", "imp+gptq")))
+        print(f"  {kind:<9}" + _line(table[kind]))
     return table
 
 
-def _plain(row: Row, grid: str) -> bool:
-    """Whether a row is of this data type and has no zero points."""
-    return row.extra.get("grid") == grid and ":asym" not in str(row.extra.get("scheme"))
+def _divergences(
+    rows: Sequence[Row], method: str, *, grids: Sequence[str], group_size: int = 64, bits: int | None = None, zero_points: bool = False
+) -> dict[Key, float]:
+    """KL by (model, bits, data type)."""
+    return {
+        (row.model, row.bits, str(row.extra["grid"])): float(row.extra["kl_mean"])
+        for row in rows
+        if _is(row, method, grids, group_size, bits) and (":asym" in str(row.extra.get("scheme"))) == zero_points
+    }
 
 
-def _cells(rows: Sequence[Row], method: str, chosen: Callable[[Row], bool], key: Callable[[Row], Key]) -> dict[Key, float]:
-    """Least KL of the chosen rows of a method, by key."""
-    out: dict[Key, float] = {}
-    for row in rows:
-        if row.method == method and not row.is_original and chosen(row):
-            kl = float(row.extra["kl_mean"])
-            out[key(row)] = min(kl, out.get(key(row), np.inf))
-    return out
+def _is(row: Row, method: str, grids: Sequence[str], group_size: int, bits: int | None) -> bool:
+    return row.method == method and row.extra.get("grid") in grids and row.group_size == group_size and bits in (None, row.bits)
+
+
+def _mean_bpw(rows: Sequence[Row], method: str, grids: Sequence[str], bits: int, group_size: int) -> float:
+    return float(np.mean([row.bpw for row in rows if _is(row, method, grids, group_size, bits)]))
+
+
+def _by_bits(base: dict[Key, float], found: dict[Key, float]) -> dict[str, float]:
+    """Ratio for each k, whatever the data types."""
+    plain = {key[:2]: kl for key, kl in base.items()}
+    ratios = {
+        f"{bits:g}": _ratio(plain, {key[:2]: kl for key, kl in found.items() if key[1] == bits})
+        for bits in sorted({key[1] for key in found})
+    }
+    return {bits: ratio for bits, ratio in ratios.items() if ratio is not None}
+
+
+def _line(ratios: dict[str, float]) -> str:
+    return "  ".join(f"{bits}: {ratio:6.2f}" for bits, ratio in ratios.items())
 
 
 def _ratio(base: dict[Key, float], found: dict[Key, float]) -> float | None:

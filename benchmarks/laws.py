@@ -121,7 +121,7 @@ def unseen(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def left_out(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """What `unseen` leaves out in turn: each data type in 3, 4 and 5 bits where rows name several, else methods and bits that were published."""
+    """What `unseen` leaves out in turn: each data type in 3, 4 and 5 bits where rows name several, else methods and bits as published."""
     known = [row for row in rows if row_error(row) is not None]
     grids = sorted({str(row.extra["grid"]) for row in known if "grid" in row.extra and not row.is_original})
     if len(grids) < 2:

@@ -130,7 +130,9 @@ def _speed(plan: StudyPlan, models: list[_Model], machine: str) -> list[SpeedCel
 
 
 def _timed(plan: StudyPlan, model: _Model) -> Iterator[str]:
-    yield from dict.fromkeys(speed_scheme(planned.scheme) for planned in plan.schemes if planned.timed and planned.covers(model.planned.name))
+    yield from dict.fromkeys(
+        speed_scheme(planned.scheme) for planned in plan.schemes if planned.timed and planned.covers(model.planned.name)
+    )
 
 
 def _texts(paths: tuple[Path, ...]) -> tuple[str, ...]:

@@ -56,5 +56,15 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
     extra: dict[str, float | str] = {"scheme": recipe.text, "grid": recipe.grid}
     extra |= {name: float(facts[name]) for name in ("hidden_size", "trained_tokens") if facts.get(name)}
     return Row(
-        family, params, method_of(recipe, known_methods), round(recipe.weight_bits), recipe.group_size, bpw, dataset, context, None, recipe.text, extra
+        family,
+        params,
+        method_of(recipe, known_methods),
+        round(recipe.weight_bits),
+        recipe.group_size,
+        bpw,
+        dataset,
+        context,
+        None,
+        recipe.text,
+        extra,
     )

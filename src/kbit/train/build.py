@@ -76,7 +76,9 @@ def optimizer_for(model: torch.nn.Module, size: SizeRecipe) -> torch.optim.Optim
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.beta1, options.beta2), fused=torch.cuda.is_available() or None)
+    return torch.optim.AdamW(
+        groups, lr=options.learning_rate, betas=(options.beta1, options.beta2), fused=torch.cuda.is_available() or None
+    )
 
 
 def save_model(model: Any, tokenizer_folder: Path, folder: Path, precision: str) -> None:
