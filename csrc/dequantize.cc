@@ -2,12 +2,13 @@
 #include "half.h"
 #include "kbit/kbit.h"
 #include "kbit/threads.h"
+#include "kernels.h"
 #include "layout.h"
 
 namespace kbit {
 namespace {
 
-void dequantize_row(const Matrix& m, int64_t index, float* out) {
+void dequantize_codes(const Matrix& m, int64_t index, float* out) {
   const int64_t tile = index / kTileRows;
   const int row = static_cast<int>(index % kTileRows);
   int64_t group = -1;
@@ -22,6 +23,12 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
     }
     out[i] = scale * (m.levels[code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs))] - zero);
   }
+}
+
+void dequantize_row(const Matrix& m, int64_t index, float* out) {
+  if (m.parts != nullptr && m.parts->pruned.bits != 0) pruned_row(m, index, out);
+  else dequantize_codes(m, index, out);
+  if (m.parts != nullptr) add_part_rows(m, index, out);
 }
 
 }  // namespace

@@ -32,9 +32,21 @@ class Scratch {
 
 thread_local Scratch tile_scratch;
 thread_local Scratch activation_scratch;
+thread_local Scratch latent_scratch;
 
 // Threads pay from about a quarter of a million multiply-adds on.
 int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.cols * tokens < (1 << 18) ? 1 : threads; }
+
+// What the parts beside the codes read: x as it is, and V·x of all tokens.
+PartInputs part_inputs(const Kernels& kernels, const Matrix& m, const float* x, int64_t tokens, int threads) {
+  const int64_t rank = m.parts == nullptr ? 0 : m.parts->low_rank.rank;
+  if (rank == 0) return {x, m.cols, nullptr, 0};
+  auto* latent = reinterpret_cast<float*>(latent_scratch.get(tokens * rank * 4));
+  threads::parallel_for(tokens, tokens * m.cols * rank < (1 << 16) ? 1 : threads, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) kernels.vector->project(m.parts->low_rank, m.cols, x + t * m.cols, 0, rank, latent + t * rank);
+  });
+  return {x, m.cols, latent, rank};
+}
 
 }  // namespace
 
@@ -52,15 +64,18 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
     for (int64_t t = begin; t < end; ++t) kernels.quantize(m, x + t * m.cols, q + t * stride, scale + t * groups, sum + t * groups);
   });
   const Activations activations{q, scale, sum, stride, groups};
+  const PartInputs inputs = part_inputs(kernels, m, x, tokens, threads);
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
-    run_fast(kernels, m, activations, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
+    run_tiles_fast(kernels, m, activations, inputs, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 
 void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
-  threads::parallel_for(m.tiles, worth(m, tokens, threads), [&](int64_t begin, int64_t end) {
-    kernels.exact(m, x, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
+  threads = worth(m, tokens, threads);
+  const PartInputs inputs = part_inputs(kernels, m, x, tokens, threads);
+  threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
+    run_tiles_exact(kernels, m, inputs, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kbit/parts.h"
+
 namespace kbit {
 
 constexpr int kTileRows = 16;    // rows of a tile
@@ -49,6 +51,7 @@ struct Matrix {
   float levels[256];            // ascending; entries past n_levels repeat the last
   IntCodebook integer;
   Variant variant[kTokenClasses];  // automatic until `select_variant`
+  const Parts* parts = nullptr;    // what there is beside the codes; of a pruned matrix `planes` is null and `bits` 8
 };
 
 static constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }

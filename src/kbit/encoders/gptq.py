@@ -24,6 +24,7 @@ from kbit.core.errors import SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
+from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import Weights, as_float32, as_weights
 from kbit.encoders.nearest import encode
 from kbit.encoders.reference import nearest_codes
@@ -31,7 +32,7 @@ from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["BLOCK", "encode_gptq"]
+__all__ = ["BLOCK", "encode_gptq", "encode_matrix", "mean_importance", "stacked"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -69,6 +70,10 @@ def encode_gptq(
     """
     if "gptq" not in scheme.methods:
         raise SchemeError(f"{name}: expected a scheme with '+gptq', got {scheme.text!r}")
+    if scheme.parts:
+        from kbit.encoders.with_parts import encode_with_parts
+
+        return encode_with_parts(weights, scheme, hessian=hessian, name=name, damping=damping, block=block, threads=threads)
     if block < 1:
         raise ShapeError(f"{name}: expected blocks of at least one column, got {block}")
     array = as_weights(weights, name)
@@ -76,35 +81,49 @@ def encode_gptq(
     if hessian.shape[:-2] not in ((), (matrices,)) or (hessian.ndim == 2 and array.ndim == 3):
         raise ShapeError(f"{name}: expected a Hessian for each of {matrices} matrices, got shape {list(hessian.shape)}")
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
-    diagonals = np.stack([_importance(one) for one in hessians])
+    diagonals = np.stack([mean_importance(one) for one in hessians])
     importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
     first = encode(weights, replace(scheme, methods=()), name=name, importance=importance, threads=threads)
     scheme = scheme.for_row(cols)
     stacked = array.reshape(matrices, rows, cols)
     done = [
-        _encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
+        encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
-    return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+    return done[0] if array.ndim == 2 else stacked(done, first, scheme)
 
 
-def _importance(hessian: Array) -> Float32:
+def mean_importance(hessian: Array) -> Float32:
     """Its diagonal in parts of the mean; ones for a Hessian of zeros."""
     diagonal = np.diagonal(hessian).astype(np.float64)
     mean = diagonal.mean()
     return np.ones(len(diagonal), np.float32) if mean == 0 else (diagonal / mean).astype(np.float32)
 
 
-def _encode_matrix(
-    weights: Float32, first: QuantizedTensor, hessian: Array, diagonal: Float32, name: str, damping: float, block: int, threads: int
+def encode_matrix(
+    weights: Float32,
+    first: QuantizedTensor,
+    hessian: Array,
+    diagonal: Float32,
+    name: str,
+    damping: float,
+    block: int,
+    threads: int,
+    holes: Holes | None = None,
 ) -> QuantizedTensor:
+    """Encode one matrix, `first` being its nearest encoding; `holes` are weights that its codes do not decide."""
     order = np.argsort(-diagonal, kind="stable") if "actorder" in first.scheme.methods else np.arange(len(diagonal))
     factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
     scales = GroupScales(first, threads=threads)
     work = _Work(weights.T[order], factor, first, scales, order, diagonal if "imp" in first.scheme.methods else None)
+    if holes is not None:
+        work.holes = holes.ordered(order)
     codes = work.run(block)
+    back = np.argsort(order)
+    if holes is not None:
+        holes.finish(weights - np.ascontiguousarray(work.error[back].T))
     scale, zero_point = scales.parts()
-    planes = pack(np.ascontiguousarray(codes[np.argsort(order)].T), first.scheme.bits)
+    planes = pack(np.ascontiguousarray(codes[back].T), first.scheme.bits)
     return replace(first, weight=planes, scale=scale, zero_point=zero_point)
 
 
@@ -127,6 +146,7 @@ class _Work:
         self.dynamic = scales.can_decide and "actorder" not in first.scheme.methods
         self.error = np.zeros_like(columns)
         self.codes = np.empty(columns.shape, np.uint8)
+        self.holes: Holes | None = None
 
     def run(self, block: int) -> Bytes:
         """Codes [cols, rows]."""
@@ -135,7 +155,7 @@ class _Work:
         for begin in range(0, cols, span):
             end = min(begin + span, cols)
             carried = self.factor[:begin, begin:end].T @ self.error[:begin]
-            if self.dynamic:
+            if self.dynamic or self.holes is not None:
                 self._decide(begin, end, carried)
             for start in range(begin, end, block):
                 stop = min(start + block, end)
@@ -147,7 +167,11 @@ class _Work:
         corner = self.factor[begin:end, begin:end].astype(np.float64)
         current = self.columns[begin:end] + np.linalg.solve(corner.T, carried).astype(np.float32)
         importance = None if self.importance is None else self.importance[begin:end]
-        self.scales.decide(begin // self.group_size, np.ascontiguousarray(current.T), importance)
+        if self.holes is not None:
+            score = (current * np.diagonal(corner)[:, None].astype(np.float32)) ** 2
+            current, importance = self.holes.decide(begin, end, current, score, importance)
+        if self.dynamic:
+            self.scales.decide(begin // self.group_size, np.ascontiguousarray(current.T), importance)
 
     def _round(self, start: int, stop: int, carried: Float32) -> None:
         """Round columns start…stop; `carried` is their v so far, and is used up."""
@@ -155,13 +179,15 @@ class _Work:
             row, group = j - start, self.group[j]
             value, zero = self.scales.value[:, group], self.scales.zero[:, group]
             target = self.columns[j] + carried[row] / self.factor[j, j]
-            codes = nearest_codes(target, value, zero, self.levels)
+            coded = target if self.holes is None else self.holes.coded(j, target)
+            codes = nearest_codes(coded, value, zero, self.levels)
             self.codes[j] = codes
-            self.error[j] = self.columns[j] - (self.levels[codes] - zero) * value
+            decoded = (self.levels[codes] - zero) * value
+            self.error[j] = self.columns[j] - (decoded if self.holes is None else self.holes.filled(j, decoded, target))
             carried[row + 1 :] += self.factor[j, j + 1 : stop, None] * self.error[j]
 
 
-def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
+def stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
     parts = {
         name: np.stack([matrix.parts()[name] for matrix in done])
         for name in ("weight", "weight_scale", "weight_zero")

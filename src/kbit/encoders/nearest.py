@@ -95,6 +95,8 @@ class NearestEncoder:
         self.shape, self.name, self.threads = tuple(shape), name, threads
         if "gptq" in scheme.methods:
             refuse_uncalibrated(scheme.methods, name)
+        if scheme.parts:
+            raise SchemeError(f"{name}: parts beside the codes look at the whole tensor: expected encode() for {scheme.text!r}")
         self._fitted = is_data_dependent(scheme)
         if levels is not None and not self._fitted:
             raise SchemeError(f"{name}: the levels of {scheme.text} follow from the scheme and cannot be given")
@@ -271,6 +273,12 @@ def encode(
         NumericsError: a NaN or Inf among the weights, with `name` and the place of the first.
         SchemeError: a scheme that has no codes, or methods that need what is not given here.
     """
+    if scheme.parts:
+        from kbit.encoders.with_parts import encode_with_parts
+
+        if levels is not None:
+            raise SchemeError(f"{name}: levels cannot be given to a scheme with parts, got {scheme.text!r}")
+        return encode_with_parts(weights, scheme, importance=importance, name=name, threads=threads)
     array = as_weights(weights, name)
     encoder = NearestEncoder(array.shape, scheme, name=name, levels=levels, threads=threads)
     return encode_pieces(encoder, _Pieces(array, as_importance(importance, array.shape, name)))

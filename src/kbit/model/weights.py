@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kbit.encoders.inputs import Weights
-from kbit.encoders.nearest import NearestEncoder, Piece, encode_pieces
+from kbit.encoders.nearest import NearestEncoder, Piece, encode, encode_pieces
 from kbit.model.architecture import Origin, read_tensor, to_array
 from kbit.model.recipe import PackUnit
 from kbit.store.folder import StoredModel
@@ -31,6 +31,8 @@ def encode_unit(stored: StoredModel, unit: PackUnit, *, threads: int = 0) -> Qua
     Raises:
         NumericsError: NaN or Inf, with the parameter's name and the place of the first.
     """
+    if unit.scheme.parts:
+        return encode(_as_weights(to_array(_whole(stored, unit)), unit.origin.dtype), unit.scheme, name=unit.origin.name, threads=threads)
     encoder = NearestEncoder(unit.shape, unit.scheme, name=unit.origin.name, threads=threads)
     return encode_pieces(encoder, _Pieces(stored, unit, None if _streams(unit) else _whole(stored, unit)))
 

@@ -6,11 +6,12 @@ weight_super_scale   float32   [1] or [tiles]        e4m3 or dq8; absent with fp
 weight_zero          uint8     [tiles, groups, 16]   asymmetric schemes only
 weight_codebook      float32   [2^bits]              fitted grids only: ascending levels; entries past the last repeat it
 
-A stack of E matrices has scales, super-scales and zero points of shape [E, …].
+A stack of E matrices has scales, super-scales and zero points of shape [E, …]. Parts beside the codes: `kbit.tensor.parts`; a pruned
+matrix has codes for some of its weights only, and a mask (`kbit.tensor.pruned`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
 
@@ -22,9 +23,11 @@ from kbit.core.scheme import Scheme
 from kbit.grids import is_data_dependent, levels_for
 from kbit.tensor.blocks import BlockLayout, expand_groups, logical_shape
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
+from kbit.tensor.parts import PART_SUFFIXES, add_parts, side_shapes, validate_parts
+from kbit.tensor.pruned import mask_bytes, padding_is_zero, stream_bytes, unpack_mask, unpack_stream
 from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
 
-__all__ = ["QuantizedTensor", "pad_codebook", "part_shapes"]
+__all__ = ["QuantizedTensor", "extra_label", "pad_codebook", "part_shapes"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -44,8 +47,10 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
     matrices, rows, cols = logical_shape(shape)
     layout = BlockLayout.of(scheme, rows, cols)
     stack = (matrices,) if len(shape) == 3 else ()
+    pruned = scheme.spec.pruned
+    size = stream_bytes(scheme, rows, cols) if pruned else packed_bytes(rows, cols, scheme.bits)
     parts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        "weight": ((matrices * packed_bytes(rows, cols, scheme.bits),), np.dtype(np.uint8)),
+        "weight": ((matrices * size,), np.dtype(np.uint8)),
         "weight_scale": (stack + layout.scale_shape, SCALE_DTYPES[scheme.scale_dtype]),
     }
     if scheme.scale_dtype != "fp16":
@@ -55,7 +60,9 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
         parts["weight_zero"] = (stack + layout.scale_shape, np.dtype(np.uint8))
     if fitted:
         parts["weight_codebook"] = ((1 << scheme.bits,), np.dtype(np.float32))
-    return parts
+    if pruned:
+        parts["weight_mask"] = ((*stack, mask_bytes(rows, cols)), np.dtype(np.uint8))
+    return parts | side_shapes(scheme, rows, cols, stack)
 
 
 @lru_cache(maxsize=64)
@@ -86,6 +93,7 @@ class QuantizedTensor:
         super_scale: what the stored scales are multiples of (e4m3, dq8).
         zero_point: integers in level units (asymmetric schemes).
         codebook: fitted levels; None where they follow from the scheme.
+        extra: mask of a pruned tensor and parts beside the codes, by name.
     """
 
     scheme: Scheme
@@ -95,6 +103,7 @@ class QuantizedTensor:
     super_scale: Float32 | None = None
     zero_point: Bytes | None = None
     codebook: Float32 | None = None
+    extra: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -116,6 +125,7 @@ class QuantizedTensor:
             parts.get("weight_super_scale"),
             parts.get("weight_zero"),
             parts.get("weight_codebook"),
+            {name: part for name, part in parts.items() if name in _EXTRA},
         )
 
     def parts(self) -> dict[str, Array]:
@@ -126,6 +136,7 @@ class QuantizedTensor:
             "weight_super_scale": self.super_scale,
             "weight_zero": self.zero_point,
             "weight_codebook": self.codebook,
+            **self.extra,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -153,17 +164,25 @@ class QuantizedTensor:
                 None if self.super_scale is None else self.super_scale[i],
                 None if self.zero_point is None else self.zero_point[i],
                 self.codebook,
+                {name: part[i] for name, part in self.extra.items()},
             )
             for i in range(count)
         ]
 
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Which weights have codes, of the logical shape: all, unless the tensor is pruned."""
+        if "weight_mask" not in self.extra:
+            return np.ones(self.shape, np.bool_)
+        masks = [unpack_mask(matrix.extra["weight_mask"], *_sizes(matrix)) for matrix in self.matrices()]
+        return masks[0] if len(self.shape) == 2 else np.stack(masks)
+
     def codes(self) -> Bytes:
-        """Unpacked codes, uint8 of the logical shape."""
-        unpacked = [unpack(matrix.weight, *_sizes(matrix), self.scheme.bits) for matrix in self.matrices()]
+        """Unpacked codes, uint8 of the logical shape; 0 for weights without one (`kept`)."""
+        unpacked = [_codes_of(matrix) for matrix in self.matrices()]
         return unpacked[0] if len(self.shape) == 2 else np.stack(unpacked)
 
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> Array:
-        """The tensor as numbers of `dtype`: scale · (level − zero_point) in float32, then rounded to `dtype`."""
+        """The tensor as numbers of `dtype`: scale · (level − zero_point) and its parts in float32, then rounded to `dtype`."""
         if np.dtype(dtype).kind != "f":
             raise DTypeError(f"expected a floating-point dtype, got {np.dtype(dtype)}")
         out = np.empty(self.shape, dtype)
@@ -187,11 +206,14 @@ class QuantizedTensor:
         weights = matrices * rows * cols
         per_group = matrices * rows * BlockLayout.of(self.scheme, rows, cols).groups * 8
         used = {
-            "codes": weights * self.scheme.bits,
+            "codes": matrices * rows * self.scheme.spec.kept(cols) * self.scheme.bits,
             "scales": per_group * self.scale.itemsize + (0 if self.super_scale is None else self.super_scale.nbytes * 8),
             "zero_points": 0 if self.zero_point is None else per_group,
             "codebook": 0 if self.codebook is None else self.codebook.nbytes * 8,
         }
+        for name, part in self.extra.items():
+            label = extra_label(name)
+            used[label] = used.get(label, 0) + part.nbytes * 8
         used["padding"] = self.size_bytes * 8 - sum(used.values())
         return {name: bits / weights for name, bits in used.items()}
 
@@ -208,8 +230,11 @@ class QuantizedTensor:
         if self.zero_point is not None and int(self.zero_point.max()) >= n_levels:
             raise FormatError(f"expected zero points below {n_levels}, got {int(self.zero_point.max())}")
         for index, matrix in enumerate(self.matrices()):
-            if not check_codes(matrix.weight, *_sizes(matrix), self.scheme.bits, n_levels):
+            if "weight_mask" in self.extra:
+                _validate_pruned(matrix, n_levels)
+            elif not check_codes(matrix.weight, *_sizes(matrix), self.scheme.bits, n_levels):
                 raise FormatError(f"expected codes below {n_levels} and padding of 0 in matrix {index}, got others")
+            validate_parts(matrix.extra, *_sizes(matrix))
 
     def _validate_codebook(self) -> None:
         if self.codebook is None:
@@ -237,16 +262,54 @@ def _sizes(matrix: QuantizedTensor) -> tuple[int, int]:
     return matrix.shape[-2], matrix.shape[-1]
 
 
+#: parts that are kept by name
+_EXTRA = frozenset(("weight_mask", *PART_SUFFIXES))
+
+
+def extra_label(name: str) -> str:
+    """What an extra part counts as in a breakdown of bits."""
+    return {"mask": "mask", "outlier": "outliers", "column": "outliers", "lowrank": "low_rank"}[name.split("_")[1]]
+
+
+def _codes_of(matrix: QuantizedTensor) -> Bytes:
+    if "weight_mask" in matrix.extra:
+        return unpack_stream(matrix.weight, matrix.kept(), matrix.scheme)
+    return unpack(matrix.weight, *_sizes(matrix), matrix.scheme.bits)
+
+
+def _validate_pruned(matrix: QuantizedTensor, n_levels: int) -> None:
+    rows, cols = _sizes(matrix)
+    spec, kept = matrix.scheme.spec, matrix.kept()
+    if not padding_is_zero(matrix.extra["weight_mask"], rows, cols):
+        raise FormatError("expected a mask of 0 beyond the matrix, got others")
+    counts = kept.sum(axis=1)
+    if (counts != spec.kept(cols)).any():
+        row = int(np.argmax(counts != spec.kept(cols)))
+        raise FormatError(f"expected {spec.kept(cols)} weights with codes in each row for {matrix.scheme.text}, got {counts[row]} in row {row}")
+    if spec.keep is not None:
+        n, m = spec.keep
+        if (kept[:, : cols // m * m].reshape(rows, -1, m).sum(axis=2) != n).any():
+            raise FormatError(f"expected {n} weights with codes in each {m} of a row, got others")
+    codes = _codes_of(matrix)
+    if codes.max() >= n_levels:
+        raise FormatError(f"expected codes below {n_levels}, got {codes.max()}")
+
+
 def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
     rows, cols = _sizes(matrix)
     scale, levels = scale_values(matrix), matrix.levels
+    pruned = (_codes_of(matrix), matrix.kept()) if "weight_mask" in matrix.extra else None
     for begin in range(0, rows, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, rows)
         tiles = slice(begin // 16, -(-end // 16))
-        values = levels[unpack(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)]
+        if pruned is None:
+            values = levels[unpack(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)]
+        else:
+            values = np.where(pruned[1][begin:end], levels[pruned[0][begin:end]], np.float32(0))
         if matrix.zero_point is not None:
             values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
         values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))
+        add_parts(matrix.extra, values, begin)
         out[begin:end] = values
 
 
