@@ -276,6 +276,7 @@ def test_json_names_every_field():
         "scale_search": "absmax",
         "scale_dtype": "fp16",
         "methods": [],
+        "parts": [],
     }
     assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
 

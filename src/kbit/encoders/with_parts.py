@@ -107,6 +107,10 @@ class _Inputs:
     hessian: Array | None
     weighs_scales: bool
 
+    def costs(self) -> Array:
+        """What a unit of squared error costs by column [cols]: with a Hessian what is left of it once later columns have made up for it, R_jj²."""
+        return self.squares if self.metric.factor is None else np.square(np.diagonal(self.metric.factor))
+
 
 def _inputs(
     scheme: Scheme, hessian: Array | None, importance: Array | None, shape: tuple[int, int, int], name: str, damping: float
@@ -168,7 +172,7 @@ class _Matrix:
         self._low = np.zeros_like(weights)
         self._coded = nearest
         spec, (rows, cols) = scheme.spec, weights.shape
-        cost = inputs.squares * np.square(weights - nearest.dequantize())
+        cost = inputs.costs() * np.square(weights - nearest.dequantize())
         self.columns = choose_columns(cost, spec.columns(cols))
         cost[:, self.columns] = 0
         self.outliers = choose_outliers(cost, spec.outliers(rows, cols)) if spec.outlier is not None else np.zeros(weights.shape, np.bool_)

@@ -303,12 +303,15 @@ def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
         end = min(begin + _ROWS_AT_ONCE, rows)
         tiles = slice(begin // 16, -(-end // 16))
         if pruned is None:
-            values = levels[unpack(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)]
+            codes = unpack(matrix.weight, rows, cols, matrix.scheme.bits, row_begin=begin, row_end=end)
         else:
-            values = np.where(pruned[1][begin:end], levels[pruned[0][begin:end]], np.float32(0))
+            codes = pruned[0][begin:end]
+        values = levels[codes]
         if matrix.zero_point is not None:
             values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
         values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))
+        if pruned is not None:
+            values[~pruned[1][begin:end]] = 0
         add_parts(matrix.extra, values, begin)
         out[begin:end] = values
 
