@@ -2,8 +2,8 @@
 
     python benchmarks/parts.py [--model DIR] [--schemes …] [--windows 32] [--json FILE]
 
-Measured as `benchmarks/quality.py` does. Each scheme stands beside what the same bits buy otherwise: smaller groups for outliers and low rank,
-fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds already are not measured again.
+Measured as `benchmarks/quality.py` does. Each scheme stands beside what the same bits buy otherwise: smaller groups for outliers and low
+rank, fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds already are not measured again.
 """
 
 import json
@@ -19,10 +19,22 @@ from kbit.evaluate.models import load_causal_model, load_tokenizer
 
 CALIBRATED = "+imp+gptq"
 SCHEMES = [
-    *(f"{grid}:g64{CALIBRATED}{part}" for part in ("+outlier1", "+outlier0.5", "+lowrank8", "+lowrank16") for grid in ("int2", "nf3", "int3")),
+    *(
+        f"{grid}:g64{CALIBRATED}{part}"
+        for part in ("+outlier1", "+outlier0.5", "+lowrank8", "+lowrank16")
+        for grid in ("int2", "nf3", "int3")
+    ),
     *(f"{grid}:{group}{CALIBRATED}" for group in ("g32", "g64") for grid in ("int2", "nf3", "int3")),
-    *(f"{grid}:g64{method}+{prune}" for grid in ("int4", "int8") for prune in ("prune50", "prune2:4") for method in ("", "+imp", CALIBRATED)),
-    *(f"{scheme}{CALIBRATED}{part}" for scheme, part in (("nf3:g64", "+outliercol1"), ("int4:g64", "+truncate0.05"), ("nf3:g64", "+prune50"))),
+    *(
+        f"{grid}:g64{method}+{prune}"
+        for grid in ("int4", "int8")
+        for prune in ("prune50", "prune2:4")
+        for method in ("", "+imp", CALIBRATED)
+    ),
+    *(
+        f"{scheme}{CALIBRATED}{part}"
+        for scheme, part in (("nf3:g64", "+outliercol1"), ("int4:g64", "+truncate0.05"), ("nf3:g64", "+prune50"))
+    ),
 ]
 
 

@@ -9,13 +9,13 @@ import torch
 import kbit.model
 from kbit.core.errors import ModelError
 from kbit.core.scheme import Plan, Scheme
+from kbit.encoders import encode
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.engine.plan import make_plan
 from kbit.engine.program_weights import rows_of
 from kbit.engine.reference import ReferenceEngine
 from kbit.engine.weights import ModelWeights
-from kbit.encoders import encode
 from kbit.store.folder import open_model
 
 from .conftest import Pack
@@ -24,7 +24,9 @@ from .models import KINDS, answer, difference, text
 TOLERANCE = 2e-5
 PLANS = {
     "sides": Plan(
-        Scheme.parse("nf4:g16+outlier2+outliercol3+lowrank5"), embedding=Scheme.parse("int8:g16+outlier1"), head=Scheme.parse("int8:g16+lowrank3")
+        Scheme.parse("nf4:g16+outlier2+outliercol3+lowrank5"),
+        embedding=Scheme.parse("int8:g16+outlier1"),
+        head=Scheme.parse("int8:g16+lowrank3"),
     ),
     "pruned": Plan(Scheme.parse("nf4:g16+prune50+outlier1+lowrank2"), embedding=Scheme.parse("int4:g16+prune60")),
 }
@@ -75,4 +77,6 @@ def test_saved_again_it_is_the_same(pack: Pack, tmp_path: Path) -> None:
         assert first.manifest is not None
         for name in first.manifest.modules:
             one, other = first.quantized(name), second.quantized(name)
-            assert {part: array.tobytes() for part, array in one.parts().items()} == {part: array.tobytes() for part, array in other.parts().items()}
+            assert {part: array.tobytes() for part, array in one.parts().items()} == {
+                part: array.tobytes() for part, array in other.parts().items()
+            }

@@ -65,7 +65,9 @@ def test_tokens_do_not_depend_on_their_batch_nor_on_threads() -> None:
             assert prepared.matmul(x[:count], mode=mode).tobytes() == whole[:count].tobytes()
 
 
-@pytest.mark.parametrize("text", ["int4:g16+outlier2+outliercol3+lowrank4", "nf3:g16+prune50+outlier1", "int5:g16+prune1:2", "int4:g16+truncate1"])
+@pytest.mark.parametrize(
+    "text", ["int4:g16+outlier2+outliercol3+lowrank4", "nf3:g16+prune50+outlier1", "int5:g16+prune1:2", "int4:g16+truncate1"]
+)
 def test_rows_are_those_of_the_tensor(isa: str, text: str) -> None:
     quantized = tensor(text, (50, 67))
     assert PreparedMatrix(quantized).dequantize().tobytes() == quantized.dequantize().tobytes()

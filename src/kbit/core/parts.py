@@ -28,7 +28,12 @@ _WORD = re.compile(r"([a-z]+)([0-9].*)")
 _NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4})?")
 _RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})")
 #: smallest and largest number of each: percent, or a rank
-_RANGES = {"prune": (1, 99), "truncate": (Decimal("0.0001"), 50), "outlier": (Decimal("0.01"), 20), "outliercol": (Decimal("0.01"), 50)}
+_RANGES = {
+    "prune": (Decimal(1), Decimal(99)),
+    "truncate": (Decimal("0.0001"), Decimal(50)),
+    "outlier": (Decimal("0.01"), Decimal(20)),
+    "outliercol": (Decimal("0.01"), Decimal(50)),
+}
 _MOST_RANK = 4096
 
 
@@ -78,10 +83,8 @@ class Parts:
         """Rank of the low rank: at least 1 where one is asked for, at most that of the matrix."""
         if self.rank is None and self.rank_bits is None:
             return 0
-        if self.rank_bits is None:
-            wanted = self.rank or 0
-        else:
-            wanted = int(self.rank_bits * rows * cols / (8 * (-(-rows // 16) * 16 + cols) + 32))  # as stored: U, V and a scale
+        one = 8 * (-(-rows // 16) * 16 + cols) + 32  # bits of a rank as stored: U, V and a scale
+        wanted = self.rank or 0 if self.rank_bits is None else int(self.rank_bits * rows * cols / one)
         return max(min(wanted, rows, cols), 1)
 
 
@@ -145,7 +148,9 @@ def _read(word: object) -> tuple[str, str]:
         return name, _rank(text)
     low, high = _RANGES[name]
     if not _NUMBER.fullmatch(text) or not low <= Decimal(text) <= high:
-        raise SchemeError(f"expected {name} with a number of percent in {low}…{high}, such as {name}{max(low, 1)}, got {shown(word)}")
+        raise SchemeError(
+            f"expected {name} with a number of percent in {low}…{high}, such as {name}{max(low, Decimal(1))}, got {shown(word)}"
+        )
     return name, _canonical(text)
 
 

@@ -123,7 +123,9 @@ class Scheme:
         if self.bits == 8 and self.grid in ("kmeans", "quantile"):
             raise SchemeError(f"{self.grid}8 has no code left for 0: expected at most 7 bits with pruning, got {self.text!r}")
         if spec.kept(1 << 20) * self.bits + (1 << 20) >= (1 << 20) * self.bits:
-            raise SchemeError(f"the mask of {self.text!r} takes a bit a weight, which is no less than its codes save: prune more, or store more bits")
+            raise SchemeError(
+                f"the mask of {self.text!r} takes a bit a weight, which is no less than its codes save: prune more, or store more bits"
+            )
 
     def _check_detail(self) -> None:
         if self.grid == "float":

@@ -32,7 +32,7 @@ from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["BLOCK", "encode_gptq", "encode_matrix", "mean_importance", "stacked"]
+__all__ = ["BLOCK", "encode_gptq", "encode_matrix", "mean_importance"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -90,7 +90,7 @@ def encode_gptq(
         encode_matrix(as_float32(stacked[i]), replace(matrix, scheme=scheme), one, diagonals[i], name, damping, block, threads)
         for i, (matrix, one) in enumerate(zip(first.matrices(), hessians, strict=True))
     ]
-    return done[0] if array.ndim == 2 else stacked(done, first, scheme)
+    return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
 
 
 def mean_importance(hessian: Array) -> Float32:
@@ -187,7 +187,7 @@ class _Work:
             carried[row + 1 :] += self.factor[j, j + 1 : stop, None] * self.error[j]
 
 
-def stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
+def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
     parts = {
         name: np.stack([matrix.parts()[name] for matrix in done])
         for name in ("weight", "weight_scale", "weight_zero")

@@ -28,13 +28,13 @@ class InputMetric:
     diagonal: Float64 | None = None
 
     def apply(self, errors: Array) -> Float64:
-        """errors · R."""
+        """Errors · R."""
         if self.factor is not None:
             return np.asarray(errors.astype(np.float64) @ self.factor)
         return errors.astype(np.float64) if self.diagonal is None else errors * self.diagonal
 
     def undo(self, rows: Float64) -> Float64:
-        """rows · R⁻¹; inputs that are always 0 get 0."""
+        """Rows · R⁻¹; inputs that are always 0 get 0."""
         if self.factor is not None:
             return np.asarray(np.linalg.solve(self.factor.T, rows.T).T)
         if self.diagonal is None:
@@ -78,7 +78,7 @@ def fit_low_rank(errors: Array, rank: int, metric: InputMetric) -> LowRankPart:
     right = metric.undo(_leading_right(weighted, rank))
     right_int, right_scale = _as_int8(right, axis=1)
     lines = metric.apply(right_int * right_scale[:, None])
-    left = np.linalg.lstsq(lines.T, weighted.T, rcond=None)[0].T
+    left = np.asarray(np.linalg.lstsq(lines.T, weighted.T, rcond=None)[0].T, np.float64)
     left_int, left_scale = _as_int8(left, axis=0)
     scale = np.minimum(left_scale * right_scale, np.finfo(np.float32).max).astype(np.float32)
     return LowRankPart(left_int.astype(np.int8), right_int.astype(np.int8), scale)
@@ -93,7 +93,7 @@ def _leading_right(weighted: Float64, rank: int) -> Float64:
     _, vectors = np.linalg.eigh(weighted @ weighted.T)
     lines = vectors[:, ::-1][:, :rank].T @ weighted
     norms = np.linalg.norm(lines, axis=1, keepdims=True)
-    return np.divide(lines, norms, out=np.zeros_like(lines), where=norms > 0)
+    return np.asarray(np.divide(lines, norms, out=np.zeros_like(lines), where=norms > 0))
 
 
 def _as_int8(values: Float64, axis: int) -> tuple[Float64, Float64]:

@@ -22,6 +22,8 @@ Float32 = npt.NDArray[np.float32]
 
 def choose_outliers(cost: Array, count: int) -> Bools:
     """The `count` weights of the largest cost [rows, cols]; of each whole cell of 16 × 16 at most 255, as its count is a byte."""
+    if count == 0:
+        return np.zeros(cost.shape, np.bool_)
     rows, cols = cost.shape
     cost = cost.astype(np.float64)
     whole = cost[: rows // TILE_ROWS * TILE_ROWS, : cols // CELL_COLUMNS * CELL_COLUMNS]

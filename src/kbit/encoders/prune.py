@@ -63,4 +63,4 @@ def truncated(weights: Array, importance: Array, percent: float) -> Bools:
     count = int(np.searchsorted(spent, spent[-1] * percent / 100, side="right"))
     if count == magnitude.size:
         return np.ones(weights.shape, np.bool_)
-    return np.abs(weights) < magnitude[order[count]]
+    return np.asarray(np.abs(weights) < magnitude[order[count]])

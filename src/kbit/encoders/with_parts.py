@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kbit.core.errors import SchemeError, ShapeError
+from kbit.core.errors import NumericsError, SchemeError, ShapeError
 from kbit.core.methods import refuse_uncalibrated
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_matrix, mean_importance
@@ -24,9 +24,11 @@ from kbit.encoders.lowrank import InputMetric, LowRankPart, fit_low_rank
 from kbit.encoders.nearest import encode
 from kbit.encoders.outliers import as_half, choose_columns, choose_outliers, column_parts, outlier_parts
 from kbit.encoders.prune import least_scores, truncated
-from kbit.tensor.blocks import logical_shape
+from kbit.encoders.reference import nearest_codes
+from kbit.tensor.blocks import expand_groups, logical_shape
 from kbit.tensor.pruned import pack_mask, pack_stream
 from kbit.tensor.quantized import QuantizedTensor
+from kbit.tensor.scales import scale_values
 
 __all__ = ["encode_with_parts"]
 
@@ -67,20 +69,27 @@ def encode_with_parts(
     matrices, rows, cols = logical_shape(array.shape)
     scheme = scheme.for_row(cols)
     _check(scheme, cols, name)
-    inputs = _inputs(scheme, hessian, importance, (matrices, rows, cols), name, damping)
+    inputs = _inputs(scheme, hessian, importance, array.ndim, matrices, cols, name, damping)
     values = as_float32(array).reshape(matrices, rows, cols)
     plain = replace(scheme, methods=(), parts=())
-    first = encode(values, plain, name=name, importance=_weighed(inputs, values.shape), threads=threads)
-    if scheme.spec.truncate is not None and not (first.levels == 0).any():
-        raise SchemeError(f"{name}: truncation needs a level of 0, which {scheme.text!r} does not have")
-    work = [
-        _Matrix(values[i], scheme, inputs[i], matrix, name, damping, block, threads) for i, matrix in enumerate(first.matrices())
-    ]
+    _refuse_non_finite(values, array.shape, name)
+    work = [_Matrix(values[i], scheme, inputs[i], name, damping, block, threads) for i in range(matrices)]
+    if scheme.spec.outlier is not None or scheme.spec.outliercol is not None:
+        largest = np.stack([one.largest() for one in work])
+        first = encode(
+            np.where(largest, np.float32(0), values), plain, name=name, importance=_weighed(inputs, values.shape, largest), threads=threads
+        )
+        for one, matrix in zip(work, first.matrices(), strict=True):
+            one.choose_exact(matrix)
+    for one in work:
+        one.choose_pruned()
     best: tuple[float, list[_State]] | None = None
     for turn in range(1 + (_TURNS if scheme.spec.ranks(rows, cols) else 0)):
         targets = np.stack([one.left_for_codes() for one in work])
         held = np.stack([one.held() for one in work])
         first = encode(targets, plain, name=name, importance=_weighed(inputs, values.shape, held), threads=threads)
+        if scheme.spec.truncate is not None and not (first.levels == 0).any():
+            raise SchemeError(f"{name}: truncation needs a level of 0, which {scheme.text!r} does not have")
         for one, matrix in zip(work, first.matrices(), strict=True):
             one.encode(matrix)
         if turn or not scheme.spec.ranks(rows, cols):
@@ -113,14 +122,13 @@ class _Inputs:
 
 
 def _inputs(
-    scheme: Scheme, hessian: Array | None, importance: Array | None, shape: tuple[int, int, int], name: str, damping: float
+    scheme: Scheme, hessian: Array | None, importance: Array | None, dimensions: int, matrices: int, cols: int, name: str, damping: float
 ) -> list[_Inputs]:
-    matrices, _, cols = shape
     if "gptq" in scheme.methods:
         if hessian is None:
             refuse_uncalibrated(scheme.methods, name)
             raise SchemeError(f"{name}: expected a Hessian for {scheme.text!r}, got none")
-        if hessian.shape[:-2] not in ((), (matrices,)) or (hessian.ndim == 2 and matrices > 1):
+        if hessian.ndim != dimensions or hessian.shape[:-2] not in ((), (matrices,)):
             raise ShapeError(f"{name}: expected a Hessian for each of {matrices} matrices, got shape {list(hessian.shape)}")
         checked = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
         weighs = "imp" in scheme.methods
@@ -134,12 +142,17 @@ def _inputs(
     return [_Inputs(one, InputMetric(diagonal=np.sqrt(one.astype(np.float64))), None, True) for one in squares]
 
 
-def _weighed(inputs: list[_Inputs], shape: tuple[int, ...], held: Bools | None = None) -> Float32 | None:
+def _weighed(inputs: list[_Inputs], shape: tuple[int, ...], held: Bools) -> Array:
     """Importance for the nearest encoder: none for weights that codes do not decide."""
     given = np.stack([one.squares for one in inputs])[:, None] if inputs[0].weighs_scales else None
-    if held is None:
-        return given
     return np.where(held, np.float32(0), np.broadcast_to(np.float32(1) if given is None else given, shape))
+
+
+def _refuse_non_finite(values: Float32, shape: tuple[int, ...], name: str) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = [int(i) for i in np.argwhere(~finite)[0]]
+        raise NumericsError(f"{name}: expected finite weights, got {values[tuple(place)]} at {place[3 - len(shape) :]}")
 
 
 def _check(scheme: Scheme, cols: int, name: str) -> None:
@@ -147,7 +160,9 @@ def _check(scheme: Scheme, cols: int, name: str) -> None:
         raise SchemeError(f"{name}: expected a scheme with parts, got {scheme.text!r}")
     keep, run = scheme.spec.keep, cols if scheme.group_size == -1 else scheme.group_size
     if keep is not None and "gptq" in scheme.methods and run != cols and run % keep[1]:
-        raise SchemeError(f"{name}: with gptq, N:M pruning goes group by group: expected an M that divides the group size, got {scheme.text!r}")
+        raise SchemeError(
+            f"{name}: with gptq, N:M pruning goes group by group: expected an M that divides the group size, got {scheme.text!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,26 +178,43 @@ class _State:
 class _Matrix:
     """One matrix at work."""
 
-    def __init__(
-        self, weights: Float32, scheme: Scheme, inputs: _Inputs, nearest: QuantizedTensor, name: str, damping: float, block: int, threads: int
-    ) -> None:
+    def __init__(self, weights: Float32, scheme: Scheme, inputs: _Inputs, name: str, damping: float, block: int, threads: int) -> None:
         self._weights, self._scheme, self._inputs = weights, scheme, inputs
         self._name, self._damping, self._block, self._threads = name, damping, block, threads
         self.low: LowRankPart | None = None
         self._low = np.zeros_like(weights)
-        self._coded = nearest
-        spec, (rows, cols) = scheme.spec, weights.shape
-        cost = inputs.costs() * np.square(weights - nearest.dequantize())
+        none = np.zeros(weights.shape, np.bool_)
+        self.columns, self.outliers = np.empty(0, np.int32), none
+        self._holes = Holes(none.copy(), none.copy())
+        self._coded: QuantizedTensor
+
+    def largest(self) -> Bools:
+        """As many weights as stay in 16 bits, by w² and what errors there cost: scales are to be those of the others."""
+        spec, (rows, cols) = self._scheme.spec, self._weights.shape
+        return choose_outliers(self._inputs.costs() * np.square(self._weights), spec.outliers(rows, cols) + spec.columns(cols) * rows)
+
+    def choose_exact(self, others: QuantizedTensor) -> None:
+        """Choose what stays in 16 bits by what its error costs under the scales of `others`, the encoding without the largest."""
+        spec, (rows, cols) = self._scheme.spec, self._weights.shape
+        scale = expand_groups(scale_values(others), others.scheme, (rows, cols))
+        zero = np.zeros_like(scale) if others.zero_point is None else expand_groups(others.zero_point, others.scheme, (rows, cols))
+        codes = nearest_codes(self._weights, scale, zero.astype(np.float32), others.levels)
+        cost = self._inputs.costs() * np.square(self._weights - (others.levels[codes] - zero) * scale)
         self.columns = choose_columns(cost, spec.columns(cols))
         cost[:, self.columns] = 0
-        self.outliers = choose_outliers(cost, spec.outliers(rows, cols)) if spec.outlier is not None else np.zeros(weights.shape, np.bool_)
-        exact = self.outliers.copy()
-        exact[:, self.columns] = True
-        self._holes = Holes(exact, np.zeros_like(exact), spec if spec.pruned and inputs.hessian is not None else None)
+        self.outliers = choose_outliers(cost, spec.outliers(rows, cols))
+        self._holes.exact = self.outliers.copy()
+        self._holes.exact[:, self.columns] = True
+
+    def choose_pruned(self) -> None:
+        """Choose what is 0, but where GPTQ does that as it goes."""
+        spec, exact, squares = self._scheme.spec, self._holes.exact, self._inputs.squares
         if spec.truncate is not None:
-            self._holes.pruned = truncated(weights, inputs.squares, float(spec.truncate)) & ~exact
-        elif spec.pruned and inputs.hessian is None:
-            score = np.abs(weights) * np.sqrt(inputs.squares)
+            self._holes.pruned = truncated(self._weights, squares, float(spec.truncate)) & ~exact
+        elif spec.pruned and self._inputs.hessian is not None:
+            self._holes.choose = spec
+        elif spec.pruned:
+            score = np.abs(self._weights) * np.sqrt(squares)
             self._holes.pruned = least_scores(np.where(exact, np.float32(-1), score), spec)
 
     def held(self) -> Bools:

@@ -127,16 +127,15 @@ class PreparedMatrix:
 
 
 def _native(quantized: QuantizedTensor) -> _kbit.PackedMatrix:
-    scheme = quantized.scheme
-    sizes = (*quantized.shape, scheme.bits, scheme.group_size, SCALE_KINDS[scheme.scale_dtype])
+    scheme, (rows, cols), kind = quantized.scheme, quantized.shape, SCALE_KINDS[quantized.scheme.scale_dtype]
     super_scale = _EMPTY_FLOATS if quantized.super_scale is None else np.ascontiguousarray(quantized.super_scale, np.float32).reshape(-1)
     zero_point = _EMPTY_BYTES if quantized.zero_point is None else _bytes(quantized.zero_point)
-    codes_and_scales = (_bytes(quantized.weight), _bytes(quantized.scale), super_scale, zero_point)
+    codes, scale, levels = _bytes(quantized.weight), _bytes(quantized.scale), np.ascontiguousarray(quantized.levels, np.float32)
     if not scheme.spec.pruned:
-        return _kbit.PackedMatrix(*sizes, *codes_and_scales, np.ascontiguousarray(quantized.levels, np.float32))
-    levels, inserted, zero = filled_levels(quantized.levels)
-    mask = _bytes(quantized.extra["weight_mask"])
-    return _kbit.PackedMatrix(*sizes, *codes_and_scales, np.ascontiguousarray(levels), mask, tile_bytes(scheme, quantized.shape[1]), inserted, zero)
+        return _kbit.PackedMatrix(rows, cols, scheme.bits, scheme.group_size, kind, codes, scale, super_scale, zero_point, levels)
+    levels, inserted, zero = filled_levels(levels)
+    masked = (_bytes(quantized.extra["weight_mask"]), tile_bytes(scheme, cols), inserted, zero)
+    return _kbit.PackedMatrix(rows, cols, scheme.bits, scheme.group_size, kind, codes, scale, super_scale, zero_point, levels, *masked)
 
 
 def prepare(quantized: QuantizedTensor) -> list[PreparedMatrix]:

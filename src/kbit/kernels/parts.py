@@ -41,7 +41,7 @@ def attach_parts(native: _kbit.PackedMatrix, parts: Parts) -> None:
 
 
 def project(right: NDArray[np.int8], scale: FloatMatrix, x: FloatMatrix) -> FloatMatrix:
-    """scale · V·x for x [tokens, cols]: [tokens, rank]."""
+    """Scale · V·x for x [tokens, cols]: [tokens, rank]."""
     padding = ((0, 0), (0, -x.shape[1] % _LANES))
     lines, rows = np.pad(right.astype(np.float32), padding), np.pad(x, padding)
     total = np.zeros((len(x), len(lines), _LANES), np.float32)

@@ -71,8 +71,8 @@ def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, 
     rows, cols = quantized.shape
     codes = quantized.codes()
     if quantized.scheme.spec.pruned:
-        _, inserted, zero = filled_levels(quantized.levels)
-        codes = fill_codes(codes, quantized.kept(), inserted, zero)
+        _, inserted, zero_code = filled_levels(quantized.levels)
+        codes = fill_codes(codes, quantized.kept(), inserted, zero_code)
     weights = np.array(codebook["q"], np.int32)[codes]
     centre, group = int(codebook["centre"]), int(codebook["activation_group"])
     step, base = np.float32(codebook["step"]), np.float32(codebook["base"])

@@ -285,7 +285,9 @@ def _validate_pruned(matrix: QuantizedTensor, n_levels: int) -> None:
     counts = kept.sum(axis=1)
     if (counts != spec.kept(cols)).any():
         row = int(np.argmax(counts != spec.kept(cols)))
-        raise FormatError(f"expected {spec.kept(cols)} weights with codes in each row for {matrix.scheme.text}, got {counts[row]} in row {row}")
+        raise FormatError(
+            f"expected {spec.kept(cols)} weights with codes in each row for {matrix.scheme.text}, got {counts[row]} in row {row}"
+        )
     if spec.keep is not None:
         n, m = spec.keep
         if (kept[:, : cols // m * m].reshape(rows, -1, m).sum(axis=2) != n).any():
