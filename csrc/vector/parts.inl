@@ -1,101 +1,148 @@
 // Parts beside the packed codes (kbit/parts.h): outliers, columns in 16 bits, low rank; and the codes of pruned matrices filled up.
 
+KBIT_INLINE Floats widen_sixteen(const int8_t* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#elif defined(__AVX2__)
+  union Halved {
+    Floats whole;
+    __m256 half[2];
+  } out;
+  for (int i = 0; i < 2; ++i) out.half[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));
+  return out.whole;
+#else
+  return __builtin_convertvector(*reinterpret_cast<const SignedBytes*>(p), Floats);
+#endif
+}
+
 KBIT_INLINE Floats widen_signed(const int8_t* p, int64_t n) {
   int8_t some[kLanes] = {};
   if (n < kLanes) {
     for (int64_t lane = 0; lane < n; ++lane) some[lane] = p[lane];
     p = some;
   }
-  return __builtin_convertvector(*reinterpret_cast<const SignedBytes*>(p), Floats);
+  return widen_sixteen(p);
+}
+
+template <int Lines>
+KBIT_INLINE void project_lines(const LowRank& part, int64_t cols, const float* x, int64_t k, float* latent) {
+  Floats total[Lines] = {};
+  const int8_t* first = part.right + k * cols;
+  each(cols, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
+    const Floats v = take(x + i, n);
+    for (int line = 0; line < Lines; ++line) total[line] = fused(widen_signed(first + line * cols + i, n), v, total[line]);
+  });
+  for (int line = 0; line < Lines; ++line) latent[k + line] = part.scale[k + line] * sum(total[line]);
 }
 
 void project(const LowRank& part, int64_t cols, const float* x, int64_t begin, int64_t end, float* latent) {
-  for (int64_t k = begin; k < end; ++k) {
-    const int8_t* line = part.right + k * cols;
-    Floats total{};
-    each(cols, [&](int64_t i, int64_t n) __attribute__((always_inline)) { total = fused(widen_signed(line + i, n), take(x + i, n), total); });
-    latent[k] = part.scale[k] * sum(total);
-  }
+  int64_t k = begin;
+  for (; k + 4 <= end; k += 4) project_lines<4>(part, cols, x, k, latent);
+  for (; k < end; ++k) project_lines<1>(part, cols, x, k, latent);
 }
 
-// Columns and low rank of one tile for one token, a row a lane.
-KBIT_INLINE Floats dense_parts(const Parts& parts, int64_t tile, const float* x, const float* latent) {
-  Floats total{};
+// Columns and low rank of one tile for some tokens, a row a lane.
+template <int Tokens>
+KBIT_INLINE void dense_parts(const Parts& parts, int64_t tile, const float* x, int64_t x_stride, const float* latent, int64_t latent_stride, Floats* total) {
+  for (int t = 0; t < Tokens; ++t) total[t] = Floats{};
   const Columns& columns = parts.columns;
   for (int64_t c = 0; c < columns.count; ++c) {
-    total = fused(widen_halves(columns.values + (tile * columns.count + c) * kLanes), all(x[columns.index[c]]), total);
+    const Floats value = widen_halves(columns.values + (tile * columns.count + c) * kLanes);
+    for (int t = 0; t < Tokens; ++t) total[t] = fused(value, all(x[t * x_stride + columns.index[c]]), total[t]);
   }
   const LowRank& low = parts.low_rank;
-  for (int64_t k = 0; k < low.rank; ++k) total = fused(widen_signed(low.left + (tile * low.rank + k) * kLanes, kLanes), all(latent[k]), total);
-  return total;
+  for (int64_t k = 0; k < low.rank; ++k) {
+    const Floats value = widen_sixteen(low.left + (tile * low.rank + k) * kLanes);
+    for (int t = 0; t < Tokens; ++t) total[t] = fused(value, all(latent[t * latent_stride + k]), total[t]);
+  }
 }
 
-// visit(row of the tile, column, value) for each outlier of a tile.
+constexpr int64_t kSpread = 1024;  // outliers that are spread out at once
+
+// visit(row of the tile, column, value) for each outlier of a tile. Most cells hold few: their first column is written four times, whatever
+// their count, so that no branch depends on it.
 template <class Visit>
 KBIT_INLINE void each_outlier(const Outliers& outliers, int64_t tile, Visit&& visit) {
   const uint8_t* counts = outliers.counts + tile * outliers.cells;
-  int64_t at = outliers.starts[tile];
-  alignas(64) float values[kLanes];
-  for (int64_t cell = 0; cell < outliers.cells; ++cell) {
-    for (int64_t left = counts[cell]; left > 0;) {
-      const int64_t n = left < kLanes ? left : kLanes;
+  int64_t at = outliers.starts[tile], cell = 0;
+  alignas(64) float values[kSpread];
+  int32_t columns[kSpread + 4];
+  while (cell < outliers.cells) {
+    int64_t n = 0;
+    for (; cell < outliers.cells && n + counts[cell] <= kSpread; ++cell) {
+      const int64_t here = counts[cell];
+      for (int i = 0; i < 4; ++i) columns[n + i] = static_cast<int32_t>(cell * kCellInputs);
+      for (int64_t i = 4; i < here; ++i) columns[n + i] = static_cast<int32_t>(cell * kCellInputs);
+      n += here;
+    }
+    for (int64_t i = 0; i < n; i += kLanes) {
       uint16_t some[kLanes] = {};
-      const uint16_t* halves = outliers.values + at;
-      if (at + kLanes > outliers.count) {
-        for (int64_t i = 0; i < n; ++i) some[i] = halves[i];
+      const uint16_t* halves = outliers.values + at + i;
+      if (at + i + kLanes > outliers.count) {
+        for (int64_t lane = 0; at + i + lane < outliers.count; ++lane) some[lane] = halves[lane];
         halves = some;
       }
-      store(values, widen_halves(halves));
-      for (int64_t i = 0; i < n; ++i) {
-        const int place = outliers.places[at + i];
-        visit(place & 15, cell * kCellInputs + (place >> 4), values[i]);
-      }
-      at += n;
-      left -= n;
+      store(values + i, widen_halves(halves));
     }
+    const uint8_t* places = outliers.places + at;
+    for (int64_t i = 0; i < n; ++i) visit(places[i] & 15, columns[i] + (places[i] >> 4), values[i]);
+    at += n;
   }
 }
 
 void add_to_token(const Matrix& m, const float* x, const float* latent, float* y, int64_t begin, int64_t end) {
   const Parts& parts = *m.parts;
   for (int64_t tile = begin; tile < end; ++tile) {
-    alignas(64) float sums[kLanes];
-    store(sums, dense_parts(parts, tile, x, latent));
+    Floats total;
+    dense_parts<1>(parts, tile, x, 0, latent, 0, &total);
     if (parts.outliers.count != 0) {
+      alignas(64) float sums[kLanes];
+      store(sums, total);
       each_outlier(parts.outliers, tile, [&](int row, int64_t col, float value) __attribute__((always_inline)) {
         sums[row] = __builtin_fmaf(value, x[col], sums[row]);
       });
+      total = load(sums);
     }
     float* out = y + tile * kTileRows;
     const int64_t rows = m.rows - tile * kTileRows < kTileRows ? m.rows - tile * kTileRows : kTileRows;
-    put(out, take(out, rows) + load(sums), rows);
+    put(out, take(out, rows) + total, rows);
   }
 }
 
-// Sixteen tokens side by side: an outlier is loaded once for all of them.
+// Up to sixteen tokens side by side: what a part holds is loaded once for several of them. `turned` [cols, 16] is used where there are outliers.
 void add_to_tokens(const Matrix& m, const float* x, int64_t x_stride, const float* latent, int64_t latent_stride, int64_t tokens, float* y,
                    int64_t y_stride, int64_t begin, int64_t end, float* turned) {
   const Parts& parts = *m.parts;
-  for (int64_t c = 0; c < m.cols; ++c) {
+  const bool outliers = parts.outliers.count != 0;
+  for (int64_t c = 0; outliers && c < m.cols; ++c) {
     for (int64_t t = 0; t < kLanes; ++t) turned[c * kLanes + t] = t < tokens ? x[t * x_stride + c] : 0.0f;
   }
   for (int64_t tile = begin; tile < end; ++tile) {
-    Floats sums[kLanes] = {};
-    for (int64_t t = 0; t < tokens; ++t) {
-      const Floats side = dense_parts(parts, tile, x + t * x_stride, latent + t * latent_stride);
-      for (int row = 0; row < kTileRows; ++row) sums[row][t] = side[row];
+    Floats side[kLanes] = {};
+    int64_t t = 0;
+    for (; t + 4 <= tokens; t += 4) dense_parts<4>(parts, tile, x + t * x_stride, x_stride, latent + t * latent_stride, latent_stride, side + t);
+    for (; t < tokens; ++t) dense_parts<1>(parts, tile, x + t * x_stride, x_stride, latent + t * latent_stride, latent_stride, side + t);
+    if (outliers) {
+      Floats sums[kLanes];
+      for (int row = 0; row < kTileRows; ++row) {
+        for (int lane = 0; lane < kLanes; ++lane) sums[row][lane] = side[lane][row];
+      }
+      each_outlier(parts.outliers, tile, [&](int row, int64_t col, float value) __attribute__((always_inline)) {
+        sums[row] = fused(all(value), load(turned + col * kLanes), sums[row]);
+      });
+      for (int row = 0; row < kTileRows; ++row) {
+        for (int lane = 0; lane < kLanes; ++lane) side[lane][row] = sums[row][lane];
+      }
     }
-    each_outlier(parts.outliers, tile, [&](int row, int64_t col, float value) __attribute__((always_inline)) {
-      sums[row] = fused(all(value), load(turned + col * kLanes), sums[row]);
-    });
     const int64_t rows = m.rows - tile * kTileRows < kTileRows ? m.rows - tile * kTileRows : kTileRows;
-    for (int64_t t = 0; t < tokens; ++t) {
-      for (int64_t row = 0; row < rows; ++row) y[t * y_stride + tile * kTileRows + row] += sums[row][t];
+    for (t = 0; t < tokens; ++t) {
+      float* out = y + t * y_stride + tile * kTileRows;
+      put(out, take(out, rows) + side[t], rows);
     }
   }
 }
 
-constexpr int64_t kTurnedTokens = 4;  // from here on tokens are worth to be turned
+constexpr int64_t kTurnedTokens = 4;  // from here on tokens run side by side
 
 void add_parts(const Matrix& m, const float* x, int64_t x_stride, const float* latent, int64_t latent_stride, int64_t tokens, float* y,
                int64_t y_stride, int64_t begin, int64_t end, float* turned) {
@@ -103,7 +150,7 @@ void add_parts(const Matrix& m, const float* x, int64_t x_stride, const float* l
   if (parts.outliers.count == 0 && parts.columns.count == 0 && parts.low_rank.rank == 0) return;
   for (int64_t t = 0; t < tokens;) {
     const int64_t n = tokens - t < kLanes ? tokens - t : kLanes;
-    if (parts.outliers.count != 0 && n >= kTurnedTokens) {
+    if (n >= kTurnedTokens) {
       add_to_tokens(m, x + t * x_stride, x_stride, latent + t * latent_stride, latent_stride, n, y + t * y_stride, y_stride, begin, end, turned);
       t += n;
     } else {

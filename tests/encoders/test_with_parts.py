@@ -261,9 +261,9 @@ def test_threads_and_repetition_change_no_byte() -> None:
 def test_bad_input_is_answered() -> None:
     weights, hessian = problem(rows=20, cols=72)
     scheme = Scheme.parse("int4:g16+outlier1")
+    broken = weights.copy()
+    broken[2, 3] = np.nan
     with pytest.raises(NumericsError, match=r"w: expected finite weights, got nan at \[2, 3\]"):
-        broken = weights.copy()
-        broken[2, 3] = np.nan
         encode(broken, scheme, name="w")
     with pytest.raises(SchemeError, match="needs a calibration text"):
         encode(weights, Scheme.parse("int4:g16+imp+outlier1"))

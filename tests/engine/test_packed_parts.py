@@ -52,7 +52,7 @@ def test_engine_is_the_reference(pack: Pack, kind: str, plan: str) -> None:
     assert np.concatenate(rows).tobytes() == got.tobytes()
     assert three.step([Feed(three.sequence(), tokens, "all")]).tobytes() == got.tobytes()
     loose = fast.step([Feed(fast.sequence(), tokens, "all")])
-    assert np.abs(loose - expected).max() < 0.15 * np.abs(expected).max()
+    assert np.sqrt(np.square(loose - expected).mean()) < 0.2 * np.sqrt(np.square(expected).mean())  # int8 may turn a router's choice
 
 
 @pytest.mark.parametrize("kind", ["llama_tied_biased", "gpt2", "mixtral"])

@@ -260,7 +260,8 @@ def _parse_option(option: str, text: str) -> tuple[str, Any]:
         return "scale_dtype", option
     if option in METHODS or is_part(option):
         raise SchemeError(
-            f"{option!r} is a {'method' if option in METHODS else 'part'} in scheme {shown(text)}: expected it at the end after a '+', such as 'int3:g64+{option}'"
+            f"{option!r} is a {'method' if option in METHODS else 'part'} in scheme {shown(text)}: "
+            f"expected it at the end after a '+', such as 'int3:g64+{option}'"
         )
     raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
 

@@ -48,7 +48,10 @@ class Holes:
         return self._order[begin:end]
 
     def decide(self, begin: int, end: int, current: Float32, score: Float32, importance: Float32 | None) -> tuple[Float32, Float32]:
-        """Choose what to prune of columns begin…end, and answer with what is left for their scale: weights [width, rows], importance [rows, width]."""
+        """Choose what to prune of columns begin…end; answers with what is left for their scale.
+
+        Weights are `current` [width, rows], as compensated by then, and so are the answer's; the answer's importance is [rows, width].
+        """
         places = self._at(begin, end)
         if self.choose is not None:
             open_to_choice = np.where(self.exact[:, places], np.float32(-1), score.T)

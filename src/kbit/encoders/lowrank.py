@@ -1,9 +1,9 @@
 """The part of a weight that rank R says best, in int8: E ≈ U · diag(scale) · V with the least ‖(E − U·diag(scale)·V)·R‖, H = R·Rᵀ.
 
-R is the Cholesky factor of the inputs' second moments where they are known whole, √h_j where only their diagonal is, 1 where nothing is (then
-this is the truncated SVD). The optimum is V = B·R⁻¹, U = E·R·Bᵀ with B the R leading right singular vectors of E·R (Eckart, Young 1936; weighted as in
-Hsu et al., "Language model compression with weighted low-rank factorization", 2022). V is rounded first, and U is then the least squares
-fit to what V has become.
+R is the Cholesky factor of the inputs' second moments where they are known whole, √h_j where only their diagonal is, 1 where nothing is
+(then this is the truncated SVD). The optimum is V = B·R⁻¹, U = E·R·Bᵀ with B the leading right singular vectors of E·R (Eckart, Young 1936;
+weighted as in Hsu et al., "Language model compression with weighted low-rank factorization", 2022). V is rounded first, and U is then the
+least squares fit to what V has become.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Weights that are kept in 16 bits: single ones, or whole columns, whose errors would cost the output most.
 
-The cost of a weight is h_j · e², e its error when everything is encoded and h_j the mean square of its input (with a Hessian 1 / [H⁻¹]_jj of
-the columns from j on, as in Dettmers et al., "SpQR", 2023). Columns: Dettmers and Zettlemoyer, "The case for 4-bit precision" (2023), choose them
-by the variance of the layer before as a stand-in for the size of its outputs; here the outputs themselves have been seen.
+The cost of a weight is h_j · e², e its error when everything is encoded and h_j the mean square of its input (with a Hessian 1 / [H⁻¹]_jj
+of the columns from j on, as in Dettmers et al., "SpQR", 2023). Columns: Dettmers and Zettlemoyer, "The case for 4-bit precision" (2023),
+choose them by the variance of the layer before as a stand-in for the size of its outputs; here the outputs themselves have been seen.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Which weights of a row get no code: those of the least score, equally many in every row.
 
     magnitude   |w|               Han, Pool, Tran, Dally: "Learning both Weights and Connections" (2015)
-    Wanda       |w| · ‖x_j‖       Sun, Liu, Bair, Kolter: "A Simple and Effective Pruning Approach for Large Language Models" (2023), per row
+    Wanda       |w| · ‖x_j‖       Sun, Liu, Bair, Kolter: "A Simple and Effective Pruning Approach for Large Language Models" (2023)
     SparseGPT   w² / [H⁻¹]_jj     Frantar, Alistarh: "SparseGPT" (2023): for the weights as compensated by then, a run of columns at a time
 
 The first two choose over whole rows; the third is part of `kbit.encoders.gptq`, where 1 / [H⁻¹]_jj of the columns that are left is R_jj².

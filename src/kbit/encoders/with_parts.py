@@ -3,8 +3,9 @@ takes up what they leave.
 
     Ŵ = W_q (0 where pruned) + S + U·V
 
-Codes and low rank are found in turns: codes for W, low rank for what they lose, codes for W − U·V, low rank again; the turn of the least loss
-is kept. Weights in 16 bits come out as they are meant to within rounding, or, with ``gptq``, as what makes up for the errors before them.
+Codes and low rank are found in turns: codes for W, low rank for what they lose, codes for W − U·V, low rank again; the turn of the least
+loss is kept. Weights in 16 bits come out as they are meant to within rounding, or, with ``gptq``, as what makes up for the errors before
+them.
 """
 
 from dataclasses import dataclass, replace
@@ -59,7 +60,9 @@ def encode_with_parts(
         hessian: as for `kbit.encoders.gptq.encode_gptq`; goes with ``gptq``, and stands for the importance too.
         importance: mean square of the inputs, [cols] or what broadcasts to [matrices, 1, cols]; goes with ``imp``.
         name: what errors call the tensor.
-        damping, block, threads: as for `encode_gptq`.
+        damping: as for `encode_gptq`.
+        block: as for `encode_gptq`.
+        threads: as for `encode_gptq`.
 
     Raises:
         SchemeError: methods without what they need, or parts that the grid or group size does not allow.
@@ -117,7 +120,7 @@ class _Inputs:
     weighs_scales: bool
 
     def costs(self) -> Array:
-        """What a unit of squared error costs by column [cols]: with a Hessian what is left of it once later columns have made up for it, R_jj²."""
+        """What a unit of squared error costs by column [cols]: with a Hessian R_jj², once later columns have made up for it."""
         return self.squares if self.metric.factor is None else np.square(np.diagonal(self.metric.factor))
 
 

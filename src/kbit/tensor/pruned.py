@@ -1,9 +1,9 @@
 """Pruned matrices as they are stored: a mask of the weights that have codes, and those codes one after another.
 
-    weight_mask   uint8 [tiles · kblocks · 64]   for each tile, k-block and step of four inputs 64 bits, little-endian: bit 4·row + j is input
-                                                 4·step + j of the k-block; 1 where the weight has a code
-    weight        uint8                          the codes in the order of those bits, each in as many bits as the scheme has, low bits first;
-                                                 those of a tile of 16 rows begin at a byte
+    weight_mask   uint8 [tiles · kblocks · 64]   for each tile, k-block and step of four inputs 64 bits, little-endian: bit 4·row + j is
+                                                 input 4·step + j of the k-block; 1 where the weight has a code
+    weight        uint8                          the codes in the order of those bits, each in as many bits as the scheme has, low bits
+                                                 first; those of a tile of 16 rows begin at a byte
 
 Every row has equally many codes, so sizes follow from the shape. Kernels fill codes up to eight bits, tile by tile: `filled_levels` are the
 grid's levels with 0 among them, which is what weights without a code have.
