@@ -2,8 +2,9 @@
 
     python benchmarks/parts.py [--model DIR] [--schemes …] [--windows 32] [--json FILE]
 
-Measured as `benchmarks/quality.py` does. Each scheme stands beside what the same bits buy otherwise: smaller groups for outliers and low
-rank, fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds already are not measured again.
+Measured as `benchmarks/quality.py` does. Each part stands beside the scheme without it, and beside what the same bits buy otherwise: smaller
+groups for outliers and low rank, fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds already are
+not measured again.
 """
 
 import json
@@ -19,22 +20,14 @@ from kbit.evaluate.models import load_causal_model, load_tokenizer
 
 CALIBRATED = "+imp+gptq"
 SCHEMES = [
-    *(
-        f"{grid}:g64{CALIBRATED}{part}"
-        for part in ("+outlier1", "+outlier0.5", "+lowrank8", "+lowrank16")
-        for grid in ("int2", "nf3", "int3")
-    ),
-    *(f"{grid}:{group}{CALIBRATED}" for group in ("g32", "g64") for grid in ("int2", "nf3", "int3")),
-    *(
-        f"{grid}:g64{method}+{prune}"
-        for grid in ("int4", "int8")
-        for prune in ("prune50", "prune2:4")
-        for method in ("", "+imp", CALIBRATED)
-    ),
-    *(
-        f"{scheme}{CALIBRATED}{part}"
-        for scheme, part in (("nf3:g64", "+outliercol1"), ("int4:g64", "+truncate0.05"), ("nf3:g64", "+prune50"))
-    ),
+    *(f"int3:g64{CALIBRATED}{part}" for part in ("", "+outlier0.5", "+lowrank2", "+lowrank8")),
+    *(f"int4:g64{CALIBRATED}{part}" for part in ("", "+prune2:4", "+prune50")),
+    *(f"int3:{other}{CALIBRATED}{part}" for other, part in (("g32", ""), ("g64", "+outlier1"), ("g64", "+outliercol1"))),
+    *(f"int4:g64{methods}+prune50" for methods in ("+imp", "")),
+    *(f"int2:g64{CALIBRATED}{part}" for part in ("", "+outlier1")),
+    f"int3:g64+rotate{CALIBRATED}+outlier0.5",
+    f"trellis2:g128{CALIBRATED}+lowrank2",
+    f"int4:g64{CALIBRATED}+truncate0.05",
 ]
 
 

@@ -290,7 +290,9 @@ def test_every_grid_and_scale_goes_with_parts(scheme: str, methods: str) -> None
     assert np.linalg.norm(value.dequantize() - weights) < (0.6 if prune else 0.4) * np.linalg.norm(weights)
 
 
-@pytest.mark.parametrize("text", ["int4:g16+hqq+outlier1+lowrank2", "nf3:g32+hqq+imp+gptq+prune60+outlier1", "int3:g16+awq+imp+gptq+bias+outlier1"])
+@pytest.mark.parametrize(
+    "text", ["int4:g16+hqq+outlier1+lowrank2", "nf3:g32+hqq+imp+gptq+prune60+outlier1", "int3:g16+awq+imp+gptq+bias+outlier1"]
+)
 def test_other_methods_go_with_parts(text: str) -> None:
     weights, hessian = problem(rows=33, cols=72, seed=8)
     scheme = Scheme.parse(text)

@@ -202,12 +202,12 @@ def mean_importance(hessian: Array) -> Float32:
 def _refined(work: Sequence[Callable[[], tuple[QuantizedTensor, Chosen]]], fit_levels: bool, rounds: int) -> list[QuantizedTensor]:
     firsts, chosen = zip(*(call() for call in work), strict=True)
     levels = refine(chosen, firsts[0].levels, fit_levels=fit_levels, rounds=rounds)
-    return [_packed(first, one, levels) for first, one in zip(firsts, chosen, strict=True)]
+    codebook = pad_codebook(levels, firsts[0].scheme.bits) if fit_levels else firsts[0].codebook
+    return [_packed(first, one, codebook) for first, one in zip(firsts, chosen, strict=True)]
 
 
-def _packed(first: QuantizedTensor, chosen: Chosen, levels: Float32) -> QuantizedTensor:
+def _packed(first: QuantizedTensor, chosen: Chosen, codebook: Array | None) -> QuantizedTensor:
     scale, zero_point = chosen.scales.parts()
-    codebook = None if first.codebook is None else pad_codebook(levels, first.scheme.bits)
     return replace(first, weight=pack(chosen.codes, first.scheme.bits), scale=scale, zero_point=zero_point, codebook=codebook)
 
 

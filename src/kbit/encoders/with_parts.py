@@ -163,8 +163,7 @@ class _Coder:
 
     def nearest(self, values: Float32, work: "Sequence[_Matrix]", held: Bools) -> list[QuantizedTensor]:
         """The nearest encoding of `values` [matrices, rows, cols] in which those that are `held` count for nothing."""
-        weighs = np.stack([one.weighs for one in work])[:, None] if work[0].weighs is not None else np.float32(1)
-        importance = np.where(held, np.float32(0), np.broadcast_to(weighs, held.shape))
+        importance = np.where(held, np.float32(0), np.stack([one.weighs for one in work])[:, None])
         shown = np.where(held, np.float32(0), values)
         return encode(shown, self._plain, name=self._name, importance=importance, threads=self._threads).matrices()
 
@@ -192,9 +191,9 @@ class _Matrix:
         self._coded: QuantizedTensor
 
     @property
-    def weighs(self) -> Float32 | None:
-        """How errors weigh in the search of scales, [cols]; None for all alike."""
-        return self._inputs.squares if self._inputs.weighs_scales else None
+    def weighs(self) -> Float32:
+        """How errors weigh in the search of scales, [cols]."""
+        return self._inputs.squares if self._inputs.weighs_scales else np.ones_like(self._inputs.squares)
 
     def largest(self) -> Bools:
         """As many weights as stay in 16 bits, by w² and what errors there cost: scales are to be those of the others."""
