@@ -18,12 +18,11 @@ import numpy.typing as npt
 from kbit.core.errors import SchemeError
 from kbit.core.methods import refuse_uncalibrated
 from kbit.core.scheme import Scheme
-from kbit.encoders.gptq import Effort, encode_matrices, mean_importance
+from kbit.encoders.gptq import Effort, encode_free, encode_matrices, mean_importance
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import as_importance, finite_float32
 from kbit.encoders.lowrank import InputMetric, LowRankPart, fit_low_rank
-from kbit.encoders.nearest import encode
 from kbit.encoders.outliers import as_half, choose_columns, choose_outliers, column_parts, outlier_parts
 from kbit.encoders.prune import least_scores, truncated
 from kbit.encoders.reference import nearest_codes
@@ -72,10 +71,10 @@ def encode_with_parts(
     values = finite_float32(array, name).reshape(matrices, rows, cols)
     inputs = _inputs_seen(scheme, hessians, effort) if effort is not None else _inputs_weighed(scheme, importance, matrices, cols, name)
     work = [_Matrix(values[i], scheme, inputs[i]) for i in range(matrices)]
-    coder = _Coder(scheme, name, [one.hessian for one in inputs], effort, threads)
+    coder = _Coder(scheme, name, inputs, hessians, effort, threads)
     if scheme.spec.outlier is not None or scheme.spec.outliercol is not None:
         largest = np.stack([one.largest() for one in work])
-        for one, matrix in zip(work, coder.nearest(values, work, largest), strict=True):
+        for one, matrix in zip(work, coder.nearest(values, largest), strict=True):
             one.choose_exact(matrix)
     for one in work:
         one.choose_pruned()
@@ -142,18 +141,20 @@ def _check(scheme: Scheme, cols: int, name: str) -> None:
 class _Coder:
     """What finds codes: the nearest encoder, or GPTQ. It sees weights that are rotated already, and knows of no parts."""
 
-    def __init__(self, scheme: Scheme, name: str, hessians: Sequence[Array | None], effort: Effort | None, threads: int) -> None:
-        self._plain = replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq"), parts=())
+    def __init__(
+        self, scheme: Scheme, name: str, inputs: list[_Inputs], hessians: Sequence[Array], effort: Effort | None, threads: int
+    ) -> None:
         self._scheme = replace(scheme, methods=tuple(method for method in scheme.methods if method != "rotate"), parts=())
-        self._text, self._truncates, self._name, self._effort = scheme.text, scheme.spec.truncate is not None, name, effort
-        self._hessians = [one for one in hessians if one is not None]
+        self._text, self._truncates, self._name = scheme.text, scheme.spec.truncate is not None, name
+        self._weighs = np.stack([one.squares for one in inputs]) if inputs[0].weighs_scales else None
+        self._hessians, self._effort = hessians, effort
         self._threads = threads if effort is None else effort.threads
 
     def encode(self, work: "Sequence[_Matrix]") -> list[QuantizedTensor]:
         """Codes for what the low ranks leave of the matrices, each free in its holes."""
         targets = np.stack([one.target() for one in work])
         if self._effort is None:
-            done = self.nearest(targets, work, np.stack([one.holes.held for one in work]))
+            done = self.nearest(targets, np.stack([one.holes.held for one in work]))
         else:
             holes = [one.holes for one in work] if any(one.holes.any for one in work) else None
             done = encode_matrices(targets, self._scheme, self._hessians, self._effort, holes)
@@ -161,11 +162,9 @@ class _Coder:
             raise SchemeError(f"{self._name}: truncation needs a level of 0, which {self._text!r} does not have")
         return done
 
-    def nearest(self, values: Float32, work: "Sequence[_Matrix]", held: Bools) -> list[QuantizedTensor]:
+    def nearest(self, values: Float32, held: Bools) -> list[QuantizedTensor]:
         """The nearest encoding of `values` [matrices, rows, cols] in which those that are `held` count for nothing."""
-        importance = np.where(held, np.float32(0), np.stack([one.weighs for one in work])[:, None])
-        shown = np.where(held, np.float32(0), values)
-        return encode(shown, self._plain, name=self._name, importance=importance, threads=self._threads).matrices()
+        return encode_free(values, self._scheme, self._weighs, held, name=self._name, threads=self._threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,11 +188,6 @@ class _Matrix:
         self.columns, self.outliers = np.empty(0, np.int32), none
         self.holes = Holes(none.copy(), none.copy())
         self._coded: QuantizedTensor
-
-    @property
-    def weighs(self) -> Float32:
-        """How errors weigh in the search of scales, [cols]."""
-        return self._inputs.squares if self._inputs.weighs_scales else np.ones_like(self._inputs.squares)
 
     def largest(self) -> Bools:
         """As many weights as stay in 16 bits, by w² and what errors there cost: scales are to be those of the others."""
