@@ -13,7 +13,7 @@ inline float level_of(const Matrix& m, unsigned code, int64_t input) {
   return m.levels[m.dims == 1 ? code : static_cast<unsigned>(kJointEntries * (input % m.dims)) + code];
 }
 
-void dequantize_row(const Matrix& m, int64_t index, float* out) {
+void dequantize_codes(const Matrix& m, int64_t index, float* out) {
   const int64_t tile = index / kTileRows;
   const int row = static_cast<int>(index % kTileRows);
   int64_t group = -1;
@@ -30,6 +30,12 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
     const unsigned code = m.trellis ? trellis_index_at(m, tile, row, i) : code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs));
     out[input] = scale * (level_of(m, code, input) - zero);
   }
+}
+
+void dequantize_row(const Matrix& m, int64_t index, float* out) {
+  if (m.parts != nullptr && m.parts->pruned.bits != 0) pruned_row(m, index, out);
+  else dequantize_codes(m, index, out);
+  if (m.parts != nullptr) add_part_rows(m, index, out);
 }
 
 }  // namespace

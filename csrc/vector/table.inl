@@ -7,6 +7,8 @@ namespace {
 #include "vector/dense.inl"
 #include "vector/cache.inl"
 #include "vector/attend.inl"
+#include "vector/parts.inl"
 }  // namespace
 
-const VectorOps KBIT_VECTOR_OPS{norm, add, scale, epilogue, rotate, softmax, dense_row, dense, hadamard, rotate_inputs, restore_inputs, store_position, expand, attend};
+const VectorOps KBIT_VECTOR_OPS{norm,          add,            scale,          epilogue, rotate, softmax, dense_row,  dense, hadamard,
+                                rotate_inputs, restore_inputs, store_position, expand,   attend, project, add_parts, fill_pruned};

@@ -9,6 +9,9 @@ three steps in turns:
              hundred rows of each
     codes    coordinate descent: column after column, code j takes the level nearest to w_j + Σ_{i≠j} e_i H_ij / H_jj
 
+Weights that codes do not decide (`kbit.encoders.holes`) stay so: what is pruned stays 0, and what is in 16 bits is a coordinate that takes
+any value. Neither counts in the systems of scales and levels.
+
 Coordinate descent on codes is used likewise by CDQuant (Nair & Suggala 2024) and QuantEase (Behdin et al. 2023).
 
 Memory: three float32 copies of the matrix and one of H.
@@ -23,7 +26,7 @@ import numpy.typing as npt
 
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped
-from kbit.encoders.reference import nearest_codes
+from kbit.encoders.holes import Holes, round_column
 
 __all__ = ["Chosen", "refine"]
 
@@ -51,6 +54,7 @@ class Chosen:
         scales: scales and zero points.
         group_size: columns that share a scale.
         seen: False for inputs that were never seen: its scales stay, and it does not take part in the levels.
+        holes: weights that codes do not decide; None for none.
     """
 
     weights: Float32
@@ -59,6 +63,7 @@ class Chosen:
     scales: GroupScales
     group_size: int
     seen: bool
+    holes: Holes | None = None
 
     @property
     def hessian(self) -> Float32:
@@ -69,6 +74,21 @@ class Chosen:
     def group(self) -> npt.NDArray[np.intp]:
         """The group of each column."""
         return np.arange(self.weights.shape[1]) // self.group_size
+
+    def aims(self, rows: slice) -> Float32:
+        """What codes of `rows` are to make up: the weights less what is in 16 bits."""
+        weights = self.weights[rows]
+        return weights if self.holes is None else np.where(self.holes.exact[rows], weights - self.holes.total[rows], weights)
+
+    def units(self, rows: slice, levels: Float32) -> Float32:
+        """What codes of `rows` say in units of their scale, 0 where they do not decide."""
+        unit = levels[self.codes[rows]] - self.scales.zero[rows][:, self.group]
+        return unit if self.holes is None else np.where(self.holes.held[rows], np.float32(0), unit)
+
+    def amounts(self, levels: Float32) -> Float32:
+        """What the matrix amounts to, [rows, cols]."""
+        decoded = (levels[self.codes] - self.scales.zero[:, self.group]) * self.scales.value[:, self.group]
+        return decoded if self.holes is None else self.holes.around(decoded)
 
 
 def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rounds: int) -> Float32:
@@ -96,8 +116,8 @@ def _fit_scales(matrix: Chosen, levels: Float32) -> None:
     hessian, starts = matrix.hessian, np.arange(0, matrix.weights.shape[1], matrix.group_size)
     for begin in range(0, len(matrix.weights), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
-        unit = levels[matrix.codes[rows]] - matrix.scales.zero[rows][:, matrix.group]
-        linear = np.add.reduceat((matrix.weights[rows] @ hessian) * unit, starts, axis=1, dtype=np.float64)
+        unit = matrix.units(rows, levels)
+        linear = np.add.reduceat((matrix.aims(rows) @ hessian) * unit, starts, axis=1, dtype=np.float64)
         square = np.empty((len(unit), len(starts), len(starts)))
         for index, start in enumerate(starts):
             part = slice(start, start + matrix.group_size)
@@ -151,7 +171,9 @@ def _add_level_equations(matrix: Chosen, levels: Float32, square: Float64, linea
     hessian = matrix.hessian
     rows = slice(0, None, -(-len(matrix.weights) // _LEVEL_ROWS))
     scale, zero, codes = matrix.scales.value[rows][:, matrix.group], matrix.scales.zero[rows][:, matrix.group], matrix.codes[rows]
-    target = (matrix.weights[rows] + zero * scale) @ hessian
+    if matrix.holes is not None:
+        scale[matrix.holes.held[rows]] = 0
+    target = (matrix.aims(rows) + zero * scale) @ hessian
     for level in range(levels.size):
         chosen = scale * (codes == level)
         linear[level] += float((chosen * target).sum(dtype=np.float64))
@@ -163,14 +185,17 @@ def _sweep_codes(matrix: Chosen, levels: Float32) -> None:
     weights, hessian, scales, group = matrix.weights.T, matrix.hessian, matrix.scales, matrix.group
     codes = np.ascontiguousarray(matrix.codes.T)
     value, zero = scales.value.T, scales.zero.T
-    error = np.ascontiguousarray(weights - (levels[codes] - zero[group]) * value[group])
+    error = np.ascontiguousarray(weights - matrix.amounts(levels).T)
     for begin in range(0, len(codes), _BLOCK):
         end = min(begin + _BLOCK, len(codes))
         pull = hessian[begin:end] @ error
         for j in range(begin, end):
             g, own = group[j], hessian[j, j]
-            codes[j] = nearest_codes(weights[j] + pull[j - begin] / own - error[j], value[g], zero[g], levels)
-            after = weights[j] - (levels[codes[j]] - zero[g]) * value[g]
+            target = weights[j] + pull[j - begin] / own - error[j]
+            codes[j], amount = round_column(matrix.holes, j, target, value[g], zero[g], levels)
+            after = weights[j] - amount
             pull[j + 1 - begin :] += hessian[j + 1 : end, j, None] * (after - error[j])
             error[j] = after
     matrix.codes = np.ascontiguousarray(codes.T)
+    if matrix.holes is not None:
+        matrix.holes.total = np.ascontiguousarray((weights - error).T)

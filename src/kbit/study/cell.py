@@ -118,7 +118,7 @@ def method_text(scheme: Scheme) -> str:
     """How rows name the way in which codes were chosen."""
     if scheme.is_none:
         return "none"
-    return "+".join(scheme.methods) or ("mse" if scheme.scale_search == "mse" else "nearest")
+    return "+".join((*scheme.methods, *scheme.parts)) or ("mse" if scheme.scale_search == "mse" else "nearest")
 
 
 def speed_scheme(scheme: Scheme) -> str:

@@ -11,11 +11,11 @@ __all__ = ["method_of", "scheme_bpw", "scheme_row"]
 
 
 def method_of(scheme: Scheme, known: Sequence[str] = ()) -> str:
-    """How rows call a scheme's methods: ``imp+gptq``, ``nearest``; of the words `known`, the nearest to that.
+    """How rows call a scheme's methods and parts: ``imp+gptq``, ``nearest``; of the words `known`, the nearest to that.
 
     Published rows call encoding to the nearest level ``rtn``, and know of GPTQ but not of importance.
     """
-    exact = "+".join(scheme.methods) or ("mse" if scheme.scale_search == "mse" else "nearest")
+    exact = "+".join((*scheme.methods, *scheme.parts)) or ("mse" if scheme.scale_search == "mse" else "nearest")
     coarse = ("gptq", "imp+gptq") if "gptq" in scheme.methods else ("nearest", "rtn")
     return next((word for word in (exact, *coarse) if word in known), exact)
 
