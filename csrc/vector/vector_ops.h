@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kbit/engine.h"
+#include "vector/trellis_ops.h"
 
 namespace kbit {
 
@@ -58,6 +59,7 @@ struct VectorOps {
   // A block in fp32: keys [head_dim, 32], values [32, head_dim], positions below `used`. fp32 blocks are used where they lie.
   void (*expand)(engine::CacheFormat format, const uint8_t* block, int64_t head_dim, int64_t used, float* keys, float* values);
   void (*attend)(const PageQueries& queries, const float* keys, const float* values);
+  const TrellisOps* trellis;  // for the encoder
 };
 
 // Bytes of a block: one head's keys and values for the positions of a page.
