@@ -3,7 +3,8 @@
     python benchmarks/encode_speed.py [--schemes trellis3:g128 int4:g64] [--shape 2048 2048] [--threads 2] [--rounds 3] [--json FILE]
 
 Normal weights; a Hessian of correlated inputs, of which the factorization is part of the time, as it is of encoding a model's matrix once.
-Schemes take turns, and figures are medians over the rounds. `loss` is that of +gptq under the Hessian, in parts of what weights of zero lose.
+Schemes take turns, and figures are medians over the rounds. `loss` is that of +gptq under the Hessian, in parts of what weights of zero
+lose.
 """
 
 import argparse
@@ -50,7 +51,14 @@ def main() -> int:
     table = [row(text, weights.size / 1e6, nearest[text], compensated[text], losses[text]) for text in options.schemes]
     machine.save(
         options.json,
-        {"benchmark": "encode_speed", "machine": facts, "shape": [rows, cols], "threads": options.threads, "rounds": options.rounds, "rows": table},
+        {
+            "benchmark": "encode_speed",
+            "machine": facts,
+            "shape": [rows, cols],
+            "threads": options.threads,
+            "rounds": options.rounds,
+            "rows": table,
+        },
     )
     return 0
 

@@ -70,7 +70,7 @@ constexpr int kRefits = 2;
 
 class ScaleSearcher {
  public:
-  ScaleSearcher(const TrellisStates& states, ScaleCodec codec) : states_(states), codec_(codec), viterbi_(states) {
+  ScaleSearcher(const TrellisStates& states, ScaleCodec codec) : states_(states), codec_(codec), viterbi_{Viterbi(states), Viterbi(states)} {
     double squares = 0.0;
     for (const float level : states.level) squares += static_cast<double>(level) * level;
     spread_ = std::sqrt(squares / static_cast<double>(kTrellisStates));
@@ -89,41 +89,48 @@ class ScaleSearcher {
     const auto start = static_cast<float>(std::sqrt(squares / weights) / spread_);
     best_ = StoredScale{};
     error_ = HUGE_VAL;
-    fitted_ = 0.0;
     if (start == 0.0f) return best_;
     for (const float part : kTried) attempt(group, codec_.round(part * start));
     for (int refit = 0; refit < kRefits; ++refit) {
-      if (!(fitted_ > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted_)))) break;
+      const double fitted = fit(group);
+      if (!(fitted > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted)))) break;
     }
     return best_;
   }
 
  private:
-  // Takes the scale if it is the best so far, and fits another to its path by least squares.
+  // Takes the scale if it is the best so far.
   bool attempt(const Group& group, StoredScale scale) {
     if (scale.value == best_.value && error_ < HUGE_VAL) return false;
-    viterbi_.start(true, group.count);
-    viterbi_.go_on(group.weights, group.importance, group.count, scale.value);
-    const double error = viterbi_.error();
-    if (error >= error_) return false;
+    Viterbi& viterbi = viterbi_[1 - best_at_];
+    viterbi.start(true, group.count);
+    viterbi.go_on(group.weights, group.importance, group.count, scale.value);
+    if (viterbi.error() >= error_) return false;
     best_ = scale;
-    error_ = error;
+    best_at_ = 1 - best_at_;
+    error_ = viterbi.error();
+    return true;
+  }
+
+  // The scale that suits the best path, by least squares; 0 if there is none.
+  double fit(const Group& group) const {
     double product = 0.0, square = 0.0;
-    viterbi_.back([&](int64_t col, int64_t state) {
+    if (error_ == HUGE_VAL) return 0.0;
+    viterbi_[best_at_].back([&](int64_t col, int64_t state) {
       const double level = states_.level[static_cast<size_t>(state)];
       product += group.weight(col) * group.weights[col] * level;
       square += group.weight(col) * level * level;
     });
-    fitted_ = square > 0.0 ? product / square : 0.0;
-    return true;
+    return square > 0.0 ? product / square : 0.0;
   }
 
   const TrellisStates& states_;
   ScaleCodec codec_;
-  Viterbi viterbi_;
+  Viterbi viterbi_[2];  // of the best scale and of the one that is tried
+  int best_at_ = 0;
   double spread_;
   StoredScale best_;
-  double error_ = HUGE_VAL, fitted_ = 0.0;
+  double error_ = HUGE_VAL;
 };
 
 bool sound(const TrellisCode& code, const TrellisRows& rows) {

@@ -4,8 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <new>
 #include <memory>
+#include <new>
 
 #include "kbit/trellis.h"
 #include "trellis.h"

@@ -143,7 +143,7 @@ std::vector<uint16_t> plain_walk(const Block& b) {
       next[at(s)].cost = col % kTrellisLine == kTrellisLine - 1 ? cost[at(s)] - least : cost[at(s)];
     }
     if (reach < HUGE_VALF) reach *= kept > b.kept ? 0.9f : 1.05f;
-    else if (kept > b.kept) reach = static_cast<float>(above / static_cast<double>(kept));
+    else if (kept > b.kept && above > 0.0) reach = static_cast<float>(above / static_cast<double>(kept));
     paths.swap(next);
   }
   return {};
@@ -205,7 +205,7 @@ void test_overflow(int bits) {
     expect(path == found[0], "the same path beyond the largest float");
     uint16_t before = b.first;
     for (const uint16_t state : path) {
-      expect(state >> bits == (before & (kTrellisStates >> bits) - 1), "a path beyond the largest float");
+      expect((state >> bits) == before % (kTrellisStates >> bits), "a path beyond the largest float");
       before = state;
     }
   }

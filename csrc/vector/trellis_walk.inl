@@ -22,7 +22,7 @@ struct Reach {
     } else if (count > kept) {
       double sum = 0.0;
       for (int64_t n = 0; n < count; ++n) sum += static_cast<double>(cost[states[n]] - least);
-      size = static_cast<float>(sum / static_cast<double>(count));
+      if (sum > 0.0) size = static_cast<float>(sum / static_cast<double>(count));
     }
   }
 };
@@ -30,22 +30,28 @@ struct Reach {
 // For each slot's successors: the least cost, and the slot it comes from.
 template <int K>
 KBIT_INLINE void choose(const TrellisWalk& w, const int32_t* states, int64_t slots, int64_t lane, const float* step) {
-  typedef float Some __attribute__((vector_size(4 * K)));
-  typedef int32_t SomeInts __attribute__((vector_size(4 * K)));
+  constexpr int kSome = K < kNative ? K : kNative;
+  typedef float Some __attribute__((vector_size(4 * kSome)));
+  typedef int32_t SomeInts __attribute__((vector_size(4 * kSome)));
+  const float *__restrict cost = w.cost, *__restrict line = w.lines + lane;
+  float* __restrict next = w.next;
+  int32_t* __restrict from = w.who;
   for (int64_t m = 0; m < slots; ++m) {
-    const int64_t s = states[m], to = (s * K) & (kTrellisStates - 1);
-    Some miss, least;
-    SomeInts who;
-    __builtin_memcpy(&miss, step + to, sizeof miss);
-    __builtin_memcpy(&least, w.next + to, sizeof least);
-    __builtin_memcpy(&who, w.who + to, sizeof who);
-    miss = miss + w.lines[m * kTrellisLine + lane];
-    const Some total = miss * miss + w.cost[s];
-    const SomeInts less = total < least;
-    least = less ? total : least;
-    who = less ? SomeInts{} + static_cast<int32_t>(m) : who;
-    __builtin_memcpy(w.next + to, &least, sizeof least);
-    __builtin_memcpy(w.who + to, &who, sizeof who);
+    const uint32_t s = static_cast<uint32_t>(states[m]), first = (s * K) & (kTrellisStates - 1);
+    for (uint32_t to = first; to < first + K; to += kSome) {
+      Some miss, least;
+      SomeInts who;
+      __builtin_memcpy(&miss, step + to, sizeof miss);
+      __builtin_memcpy(&least, next + to, sizeof least);
+      __builtin_memcpy(&who, from + to, sizeof who);
+      miss = miss + line[m * kTrellisLine];
+      const Some total = miss * miss + cost[s];
+      const SomeInts less = total < least;
+      least = less ? total : least;
+      who = less ? SomeInts{} + static_cast<int32_t>(m) : who;
+      __builtin_memcpy(next + to, &least, sizeof least);
+      __builtin_memcpy(from + to, &who, sizeof who);
+    }
   }
 }
 
@@ -69,10 +75,13 @@ KBIT_INLINE int64_t list_states(const float* cost, float most, int32_t* states) 
   return count;
 }
 
-// out += Σ_i errors[i] · factor[i], lanes of one line.
-KBIT_INLINE Floats add_errors(Floats out, const float* errors, const float* factor, int64_t stride) {
-  for (int64_t i = 0; i < kTrellisLine; ++i) out += all(errors[i]) * load(factor + i * stride);
-  return out;
+// out = far + Σ_i errors[i] · factor[i], over the lanes of one line.
+KBIT_INLINE void add_errors(const float* far, const float* errors, const float* factor, int64_t stride, float* out) {
+  for (int64_t lane = 0; lane < kTrellisLine; lane += kNative) {
+    NativeFloats sum = native(far + lane);
+    for (int64_t i = 0; i < kTrellisLine; ++i) sum = sum + native(factor + i * stride + lane) * errors[i];
+    put_native(out + lane, sum);
+  }
 }
 
 // The slots' lines of the columns from `col` on, a line's first. Errors of the line before last become rows of `far`, one for each path that
@@ -89,7 +98,7 @@ void next_line(TrellisWalk& w, int64_t slots, int64_t col) {
         const float* far = w.far + w.before_root[w.root[n]] * w.stride;
         const float* errors = w.before + w.root[n] * kTrellisLine;
         for (int64_t line = col; line < w.stride; line += kTrellisLine) {
-          store(w.far_next + row * w.stride + line, add_errors(load(far + line), errors, w.factor + older * w.stride + line, w.stride));
+          add_errors(far + line, errors, w.factor + older * w.stride + line, w.stride, w.far_next + row * w.stride + line);
         }
       }
       w.moved_root[n] = row;
@@ -99,8 +108,8 @@ void next_line(TrellisWalk& w, int64_t slots, int64_t col) {
     for (int64_t n = 0; n < slots; ++n) w.moved_root[n] = 0;
   }
   for (int64_t n = 0; n < slots; ++n) {
-    const Floats far = load(w.far + w.moved_root[n] * w.stride + col);
-    store(w.moved + n * kTrellisLine, add_errors(far, w.lines + n * kTrellisLine, w.factor + last * w.stride + col, w.stride));
+    add_errors(w.far + w.moved_root[n] * w.stride + col, w.lines + n * kTrellisLine, w.factor + last * w.stride + col, w.stride,
+               w.moved + n * kTrellisLine);
     w.root[n] = static_cast<int32_t>(n);
   }
   exchange(w.before, w.lines);
@@ -118,16 +127,16 @@ KBIT_INLINE void walk_by(TrellisWalk& w) {
   w.cost[w.first] = 0.0f;
   w.root[0] = 0;
   for (int64_t i = 0; i < w.stride; ++i) w.far[i] = w.carried[i];
-  store(w.lines, load(w.carried));
+  for (int64_t i = 0; i < kTrellisLine; ++i) w.lines[i] = w.carried[i];
   Reach reach{w.kept};
   for (int64_t col = 0; col < w.cols; ++col) {
     const int64_t lane = col % kTrellisLine;
     const float* factor = w.factor + col * w.stride + col - lane;
-    for (int64_t s = 0; s < kTrellisStates; s += kLanes) {
-      const Floats e = all(w.weights[col]) - all(w.scale[col]) * load(w.level + s);
-      store(error + s, e);
-      store(step + s, all(factor[lane]) * e);
-      store(w.next + s, all(__builtin_huge_valf()));
+    for (int64_t s = 0; s < kTrellisStates; s += kNative) {
+      const NativeFloats e = w.weights[col] - w.scale[col] * native(w.level + s);
+      put_native(error + s, e);
+      put_native(step + s, factor[lane] * e);
+      put_native(w.next + s, NativeFloats{} + __builtin_huge_valf());
     }
     choose<K>(w, states, slots, lane, step);
     float least = least_of_states(w.next);
@@ -146,14 +155,19 @@ KBIT_INLINE void walk_by(TrellisWalk& w) {
     }
     const int64_t count = list_states(w.cost, reach.size < __builtin_huge_valf() ? least + reach.size : __FLT_MAX__, kept);
     reach.adapt(w.cost, least, kept, count);
-    const Floats line = load(factor);
-    const Ints here = Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} == static_cast<int32_t>(lane);
-    uint16_t *parent = w.parent + col * kTrellisStates, *state = w.state + col * kTrellisStates;
+    uint16_t *__restrict parent = w.parent + col * kTrellisStates, *__restrict state = w.state + col * kTrellisStates;
+    const float* __restrict lines = w.lines;
+    const int32_t *__restrict who = w.who, *__restrict root = w.root;
+    float* __restrict moved = w.moved;
+    int32_t* __restrict moved_root = w.moved_root;
     for (int64_t n = 0; n < count; ++n) {
-      const int32_t s = kept[n], m = w.who[s];
-      const Floats e = all(error[s]);
-      store(w.moved + n * kTrellisLine, here ? e : load(w.lines + m * kTrellisLine) + e * line);
-      w.moved_root[n] = w.root[m];
+      const uint32_t s = static_cast<uint32_t>(kept[n]), m = static_cast<uint32_t>(who[s]);
+      for (int64_t i = 0; i < kTrellisLine; i += kNative) {
+        const NativeFloats sum = native(lines + m * kTrellisLine + i) + error[s] * native(factor + i);
+        put_native(moved + n * kTrellisLine + i, sum);
+      }
+      moved[n * kTrellisLine + lane] = error[s];
+      moved_root[n] = root[m];
       parent[n] = static_cast<uint16_t>(m);
       state[n] = static_cast<uint16_t>(s);
     }
