@@ -23,7 +23,7 @@ from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.nearest import encode
 from kbit.tensor.quantized import QuantizedTensor
 
-SCHEMES = ["trellis1:g128", "trellis2:g128", "trellis3:g128", "trellis4:g128", "vq2d3:g128", "int4:g128", "nf4:g128", "kmeans4:g128"]
+SCHEMES = ["trellis1:g128", "trellis2:g128", "trellis3:g128", "trellis4:g128", "vq2d3:g96", "int4:g128", "nf4:g128", "kmeans4:g128"]
 Float32 = NDArray[np.float32]
 
 
