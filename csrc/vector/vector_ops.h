@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kbit/engine.h"
+#include "vector/trellis_ops.h"
 
 namespace kbit {
 
@@ -66,6 +67,7 @@ struct VectorOps {
                     int64_t y_stride, int64_t begin, int64_t end, float* turned);
   // Tiles [begin, end) of a pruned matrix as a plane of eight bits.
   void (*fill_pruned)(const Matrix& m, int64_t begin, int64_t end, uint8_t* planes);
+  const TrellisOps* trellis;  // for the encoder
 };
 
 // Bytes of a block: one head's keys and values for the positions of a page.
