@@ -68,7 +68,9 @@ def test_levels_read_the_same_activations(isa: str, text: str) -> None:
             both_modes(value, tokens, threads=1 + tokens % 2)
 
 
-@pytest.mark.parametrize("text", ["int2:g16+residual2+outlier1+outliercol3+lowrank4", "nf2:g32+rotate+residual2+lowrank2", "int3+residual2"])
+@pytest.mark.parametrize(
+    "text", ["int2:g16+residual2+outlier1+outliercol3+lowrank4", "nf2:g32+rotate+residual2+lowrank2", "int3+residual2"]
+)
 def test_levels_come_before_other_parts(isa: str, text: str) -> None:
     value = tensor(text, (40, 96))
     for tokens in (1, 3, 21):
@@ -122,4 +124,6 @@ def test_bytes_of_a_pass_count_all_levels() -> None:
     value = drawn("int2:g16+residual2-1", (64, 64), 5)
     assert PreparedMatrix(value).size_bytes == value.size_bytes
     with pytest.raises(ShapeError, match="weight_residual2"):
-        QuantizedTensor.from_parts(value.scheme, value.shape, {k: v for k, v in value.parts().items() if not k.startswith("weight_residual2")})
+        QuantizedTensor.from_parts(
+            value.scheme, value.shape, {k: v for k, v in value.parts().items() if not k.startswith("weight_residual2")}
+        )

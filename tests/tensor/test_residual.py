@@ -87,12 +87,42 @@ def put(at: Any, value: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("text", "edit", "error", "message"),
     [
-        ("nf2:g16+residual2", change("weight_residual1_scale", put((0, 0, 0), 0x7C00)), NumericsError, "residual level 1: expected finite scales"),
-        ("nf2:g16+residual2", change("weight_residual1_scale", put((-1, 0, 1), 0x3C00)), FormatError, "residual level 1: expected 0 in the rows"),
-        ("nf2:g16+residual2-1", change("weight_residual2", put(-1, 0xFF)), FormatError, "residual level 2: expected codes below 2 and padding of 0"),
-        ("kmeans2:g16+residual2", change("weight_residual1_codebook", put(0, np.nan)), NumericsError, "residual level 1: expected a codebook"),
-        ("kmeans2:g16+residual2", change("weight_residual1_codebook", put(0, 9)), NumericsError, "residual level 1: expected a codebook of asc"),
-        ("kmeans2:g16+residual2", change("weight_residual1_codebook", put(slice(None), 1)), FormatError, "residual level 1: expected codes below 1"),
+        (
+            "nf2:g16+residual2",
+            change("weight_residual1_scale", put((0, 0, 0), 0x7C00)),
+            NumericsError,
+            "residual level 1: expected finite scales",
+        ),
+        (
+            "nf2:g16+residual2",
+            change("weight_residual1_scale", put((-1, 0, 1), 0x3C00)),
+            FormatError,
+            "residual level 1: expected 0 in the rows",
+        ),
+        (
+            "nf2:g16+residual2-1",
+            change("weight_residual2", put(-1, 0xFF)),
+            FormatError,
+            "residual level 2: expected codes below 2 and padding of 0",
+        ),
+        (
+            "kmeans2:g16+residual2",
+            change("weight_residual1_codebook", put(0, np.nan)),
+            NumericsError,
+            "residual level 1: expected a codebook",
+        ),
+        (
+            "kmeans2:g16+residual2",
+            change("weight_residual1_codebook", put(0, 9)),
+            NumericsError,
+            "residual level 1: expected a codebook of asc",
+        ),
+        (
+            "kmeans2:g16+residual2",
+            change("weight_residual1_codebook", put(slice(None), 1)),
+            FormatError,
+            "residual level 1: expected codes below 1",
+        ),
     ],
 )
 def test_levels_that_no_encoder_writes(text: str, edit: Callable[[dict[str, Any]], None], error: type[KbitError], message: str) -> None:

@@ -1,4 +1,5 @@
-"""Parts beside the packed matrix, y = W_q·x + Σ W_residual·x + S·x + U·(V·x); a scheme's text ends with them: ``int3:g64+imp+gptq+outlier0.5+lowrank8``.
+"""Parts beside the packed matrix, y = W_q·x + Σ W_residual·x + S·x + U·(V·x); a scheme's text ends with them, as in
+``int3:g64+imp+gptq+outlier0.5+lowrank8``.
 
     pruneP        P percent of each row's weights are 0, and only the others have codes
     pruneN:M      of every M consecutive weights of a row N have codes

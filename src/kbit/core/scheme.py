@@ -160,13 +160,17 @@ class Scheme:
     def _check_residual(self) -> None:
         spec, text = self.spec, self.text
         if not self.symmetric or self.scale_dtype != "fp16":
-            raise SchemeError(f"levels of a cascade are codes times scales of fp16: expected neither 'asym', 'e4m3' nor 'dq8', got {text!r}")
+            raise SchemeError(
+                f"levels of a cascade are codes times scales of fp16: expected neither 'asym', 'e4m3' nor 'dq8', got {text!r}"
+            )
         if spec.pruned or spec.truncate is not None:
             raise SchemeError(f"a cascade has codes for every weight on every level: expected no pruning nor truncation, got {text!r}")
         if spec.successive and len(self.parts) > 1:
             raise SchemeError(f"the first levels of a successive cascade stand alone, without parts: expected no other part, got {text!r}")
         if {"hqq", "actorder"} & set(self.methods) and not spec.successive:
-            raise SchemeError(f"a cascade chooses the scales of its levels together, group by group: expected no hqq nor actorder, got {text!r}")
+            raise SchemeError(
+                f"a cascade chooses the scales of its levels together, group by group: expected no hqq nor actorder, got {text!r}"
+            )
         if self.bits + sum(spec.residual) > MOST_CASCADE_BITS:
             raise SchemeError(
                 f"the levels of a cascade have at most {MOST_CASCADE_BITS} bits together, got {self.bits + sum(spec.residual)} in {text!r}"

@@ -1,11 +1,12 @@
 """Cascades: W ≈ Q₁(W) + Q₂(W − Q₁(W)) + …, encoded level after level, or the levels' codes chosen together (`kbit.encoders.joint`).
 
-Encoded one after another, the first level clips and rounds as if nothing followed, and the next makes the best of that; together, one
-reaches where the other leaves gaps. So every choice of `encode_cascade` is among all sums of the levels: nearest codes, GPTQ's column after column
-(`kbit.encoders.compensate`), and the descent that follows it (`kbit.encoders.refine`), in which all scales of a row are one least squares
-system, and so are the fitted levels of a matrix.
+Encoded one after another (`encode_successively`), the first level clips and rounds as if nothing followed, and the next makes the best of
+that; together (`encode_cascade`), one reaches where the other leaves gaps. So every choice there is among all sums of the levels: nearest
+codes, GPTQ's column after column (`kbit.encoders.compensate`), and the descent that follows it (`kbit.encoders.refine`), in which all
+scales of a row are one least squares system, and so are the fitted levels of a matrix.
 
-Grids that fit their levels fit the first ones to the weights and each further ones to what the levels before leave of them.
+Grids that fit their levels fit the first ones to the weights and each further ones to what the levels before leave; those of k-means then
+settle together.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ def encode_cascade(
 def encode_successively(
     array: Float32, scheme: Scheme, encode_one: Callable[[Float32, Scheme], list[QuantizedTensor]]
 ) -> list[QuantizedTensor]:
-    """Encode matrices [matrices, rows, cols] level after level: each as `encode_one` encodes, by that level's scheme, what is left by then."""
+    """Encode matrices [matrices, rows, cols] level after level: each is what `encode_one` makes of what is left."""
     left, found = array, []
     for level in (replace(scheme, parts=()), *(replace(one, methods=scheme.methods) for one in scheme.residual_schemes())):
         found.append(encode_one(left, level))
@@ -257,7 +258,7 @@ def _some(weights: Float32) -> slice:
 
 
 def _moved_levels(levels: Levels, codes: Sequence[Bytes], value: Float32, aims: Float32, weigh: Callable[[Float32], Float32]) -> Levels:
-    """Levels of the least squared error `weigh` · error for these codes and scales [rows, cols, l]; as they were unless they still ascend."""
+    """Levels of the least squared error `weigh` · error for these codes and scales [rows, cols, l], if they still ascend."""
     target, sizes = weigh(aims), [one.size for one in levels]
     ends = np.cumsum(sizes)
     square, linear = np.zeros((ends[-1], ends[-1])), np.zeros(ends[-1])

@@ -74,8 +74,8 @@ def round_column(
     """Codes of a column that aims at `target`, and what it then amounts to.
 
     That is what the codes say, but 0 where the column is pruned, and the target where it is in 16 bits, as near as 16 bits beside the codes
-    come. All arrays are [rows], or several versions of that one after another. With the joint levels of a cascade, float32 [n, l], codes are
-    joint ones and `value` is [rows, l] (`kbit.encoders.joint`).
+    come. All arrays are [rows], or several versions of that one after another. With the joint levels of a cascade,
+    float32 [n, l], codes are joint ones and `value` is [rows, l] (`kbit.encoders.joint`).
     """
     if holes is None:
         return _nearest(target, value, zero, levels)

@@ -4,11 +4,13 @@ To whatever chooses codes, the levels of a cascade are one grid: a joint code st
 amounts are a codebook of the group. `joint_levels` has an entry [level] for each joint code, codes of the last level running fastest.
 
 Scales of a group are searched by way of one-dimensional grids: with fixed ratios of the scales, the sums are the levels of an ordinary grid
-with one scale, which the native encoder searches; ratios are tried around the one at which the second level's range is one step of the
-first. The best is then polished by least squares for all scales of the group and nearest codes in turns (Lloyd 1982).
+with one scale, which the native encoder searches. At one ratio the second level's range is one step of the first, and the sums lie evenly;
+at two to three times that the ranges overlap, and the sums lie densest in the middle, as weights do. The best is
+then polished by least squares for all scales of the group and nearest codes in turns (Lloyd 1982).
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-#: ratios of scales that are tried, in parts of the one at which the ranges of levels meet; their negatives, too
-RATIOS = (0.5, 0.65, 0.8, 0.9, 1.0, 1.12, 1.3, 1.6)
+#: ratios of scales that are tried, in parts of the one at which the ranges of levels meet; their negatives too
+RATIOS = (0.8, 1.0, 1.25, 1.6, 2.0, 2.4, 2.6, 2.8, 3.0, 3.2)
 _POLISH_ROUNDS = 3
 #: amounts that are held at once
 _AMOUNTS = 1 << 22
@@ -96,7 +98,7 @@ def search_scales(
 def _ratios(levels: Sequence[Float32]) -> Iterator[Float32]:
     """Ratios of the levels' scales to the first's, [l] each."""
     steps = [1.0]
-    for before, level in zip(levels[:-1], levels[1:], strict=True):
+    for before, level in pairwise(levels):
         steps.append(steps[-1] * _step(before) / max(_span(level) + _step(level), 1e-6))
     signs = (1.0,) if all(np.array_equal(-level[::-1], level) for level in levels[1:]) else (1.0, -1.0)
     for factor in RATIOS:
@@ -141,5 +143,9 @@ def _polished(weights: Float32, weighed: Float32, value: Float32, joint: Float32
         better = then < loss
         if not better.any():
             break
-        loss, value, codes = np.where(better, then, loss), np.where(better[:, None], tried, value), np.where(better[:, None], codes_then, codes)
+        loss, value, codes = (
+            np.where(better, then, loss),
+            np.where(better[:, None], tried, value),
+            np.where(better[:, None], codes_then, codes),
+        )
     return value

@@ -77,7 +77,8 @@ class ModelWeights:
             modules = [] if stored.manifest is None else [one for one in stored.manifest.modules.values() if has_fewer_bits(one.scheme)]
             if not modules:
                 raise ModelError(
-                    f"{stored.path}: expected nested codes or a cascade to take {bits} bits of, got none: encode with a scheme such as nested8"
+                    f"{stored.path}: expected nested codes or a cascade to take {bits} bits of, got none: encode with a scheme such as "
+                    "nested8 or int2:g64+successive2"
                 )
             for module in modules:
                 coarse_scheme(module.scheme, bits)

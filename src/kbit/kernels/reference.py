@@ -13,7 +13,8 @@ computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − ze
 with the product before it, every other product for itself.
 
 With a vector grid the code of row r and input j is that of the vector that j lies in, and its level and q those of j's component in it.
-Residual levels are products of their own, added one by one to that of the first codes. Where the scheme rotates, x is Q x in both (`kbit.tensor.rotation`).
+Residual levels are products of their own, added one by one to that of the first codes. Where the scheme rotates, x is Q x in both
+(`kbit.tensor.rotation`).
 
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).

@@ -13,7 +13,16 @@ from kbit.tensor.residual import RESIDUAL_SUFFIXES
 
 __all__ = ["SUFFIXES", "check_parts", "part_names", "part_specs"]
 
-SUFFIXES = ("weight", "weight_scale", "weight_super_scale", "weight_zero", "weight_codebook", "weight_mask", *RESIDUAL_SUFFIXES, *PART_SUFFIXES)
+SUFFIXES = (
+    "weight",
+    "weight_scale",
+    "weight_super_scale",
+    "weight_zero",
+    "weight_codebook",
+    "weight_mask",
+    *RESIDUAL_SUFFIXES,
+    *PART_SUFFIXES,
+)
 _TAGS = {DTYPES[tag]: tag for tag in ("U8", "I8", "U16", "I32", "F32")}
 
 

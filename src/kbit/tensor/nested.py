@@ -1,7 +1,8 @@
 """Tensors in fewer bits than they are stored in: the first k bits of nested codes of K, or the first levels of a cascade.
 
-Of nested codes these are the first k bits of each code, and the k-bit levels that are stored with the tensor. The codebook of a nested tensor holds the levels of every k: those of k bits are entries 2^k … 2^(k+1) − 1, so that codes of all K bits have
-the last 2^K. What comes out is an ordinary tensor with a fitted codebook (``kmeans``), with the same scales.
+Of nested codes these are the first k bits of each code, and the k-bit levels that are stored with the tensor. The codebook of a nested
+tensor holds the levels of every k: those of k bits are entries 2^k … 2^(k+1) − 1, so that codes of all K bits have the last 2^K. What comes
+out is an ordinary tensor with a fitted codebook (``kmeans``), with the same scales.
 
 Of a cascade (`kbit.tensor.residual`) they are as many whole levels as have k bits together; other parts stay.
 """

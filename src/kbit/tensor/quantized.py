@@ -8,8 +8,8 @@ weight_codebook      float32   [2^bits]              fitted grids only: ascendin
                                [2 · 2^bits]          nested: those of k bits at 2^k, for every k (`kbit.tensor.nested`)
                      uint16    [2^bits, dims]        vq: fp16 bits; an entry holds the `dims` weights that its code stands for
 
-A stack of E matrices has scales, super-scales and zero points of shape [E, …]. Parts beside the codes: `kbit.tensor.parts`; residual levels of a
-cascade: `kbit.tensor.residual`; a pruned matrix has codes for some of its weights only, and a mask (`kbit.tensor.pruned`).
+A stack of E matrices has scales, super-scales and zero points of shape [E, …]. Parts beside the codes: `kbit.tensor.parts`; residual
+levels of a cascade: `kbit.tensor.residual`; a pruned matrix has codes for some of its weights only, and a mask (`kbit.tensor.pruned`).
 """
 
 import math

@@ -4,8 +4,8 @@
     weight_residualN_scale      fp16 [tiles, groups, 16]      its scales; groups are those of the first codes
     weight_residualN_codebook   float32 [2^bits]              its levels, where the grid fits them
 
-N counts from 1, up to `MOST_RESIDUAL`. A stack of matrices has a leading dimension in each. A level is a matrix of its own in the same basis
-(of rotated inputs where the scheme rotates), and all levels read the same activations.
+N counts from 1, up to `MOST_RESIDUAL`. A stack of matrices has a leading dimension in each. A level is a matrix of its own in the same
+basis (of rotated inputs where the scheme rotates), and all levels read the same activations.
 """
 
 from collections.abc import Mapping
