@@ -2,9 +2,9 @@
 
     python benchmarks/parts.py [--model DIR] [--schemes …] [--windows 32] [--json FILE]
 
-Measured as `benchmarks/quality.py` does. Each part stands beside the scheme without it, and beside what the same bits buy otherwise: smaller
-groups for outliers and low rank, fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds already are
-not measured again.
+Measured as `benchmarks/quality.py` does. Each part stands beside the scheme without it and beside what the same bits buy otherwise:
+smaller groups for outliers and low rank, fewer bits a weight for pruning. The file is written anew after each row, and rows that it holds
+already are not measured again.
 """
 
 import json

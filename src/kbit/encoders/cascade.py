@@ -240,8 +240,8 @@ def _fit_scales(matrix: Chosen, levels: Levels) -> None:
                 moved = unit[:, part] @ hessian[part]
                 for other, beside in enumerate(units):
                     square[:, index, level, :, other] = np.add.reduceat(moved * beside, starts, axis=1, dtype=np.float64)
-        square = square.reshape(n, unknowns, unknowns)
-        take_scales(scales.in_a_row(), rows, linear.reshape(n, unknowns), (square + square.transpose(0, 2, 1)) / 2)
+        flat = square.reshape(n, unknowns, unknowns)
+        take_scales(scales.in_a_row(), rows, linear.reshape(n, unknowns), (flat + flat.transpose(0, 2, 1)) / 2)
 
 
 def _fit_levels(matrix: Chosen, levels: Levels) -> Levels:

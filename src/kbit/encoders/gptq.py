@@ -40,9 +40,10 @@ from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
 from kbit.tensor.rotation import rotate_moments, rotate_rows
 
-__all__ = ["MULTIPLIERS", "ROUNDS", "Effort", "encode_gptq", "encode_matrices", "mean_importance"]
+__all__ = ["MULTIPLIERS", "ROUNDS", "Effort", "encode_free", "encode_gptq", "encode_matrices", "mean_importance"]
 
 Array = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 
 Multipliers = tuple[float, ...]
@@ -132,7 +133,9 @@ def encode_matrices(
     diagonals = np.stack([mean_importance(one) for one in hessians])
     if scheme.grid == "trellis":
         return _encode_trellis(array, scheme, hessians, diagonals, effort)
-    firsts = _nearest(array, scheme, diagonals if "imp" in scheme.methods else None, effort, holes)
+    weighs = diagonals if "imp" in scheme.methods else None
+    held = None if holes is None else np.stack([one.held for one in holes])
+    firsts = [replace(first, scheme=scheme) for first in encode_free(array, scheme, weighs, held, name=effort.name, threads=effort.threads)]
     if scheme.dims > 1:
         how = (effort.name, effort.damping, effort.block, effort.threads)
         return [
@@ -148,20 +151,27 @@ def encode_matrices(
     return _refined(work, fitted, effort.rounds) if fitted else [one for call in work for one in _refined([call], fitted, effort.rounds)]
 
 
-def _nearest(
-    array: Array, scheme: Scheme, diagonals: Float32 | None, effort: Effort, holes: Sequence[Holes] | None
+def encode_free(
+    array: Array, scheme: Scheme, weighs: Float32 | None, held: Bools | None, *, name: str, threads: int
 ) -> list[QuantizedTensor]:
-    """Where each matrix starts: its nearest encoding, recorded as `scheme`; holes count for nothing in it."""
-    importance = None if diagonals is None else diagonals[:, None]
-    if holes is not None:
-        held = np.stack([one.held for one in holes])
+    """Nearest encoding of the matrices of one tensor, in which weights that are held count for nothing.
+
+    Args:
+        array: as for `encode_matrices`.
+        scheme: the recipe; of its methods only ``hqq`` takes part, and its parts do not.
+        weighs: how errors weigh, [matrices, cols]; None for all alike.
+        held: [matrices, rows, cols]; None for none.
+        name: what errors call the tensor.
+        threads: as for `encode`.
+    """
+    importance = None if weighs is None else weighs[:, None]
+    if held is not None:
         array = np.where(held, np.float32(0), array)
         importance = np.where(held, np.float32(0), np.float32(1) if importance is None else importance)
     if len(array) == 1:
         array, importance = array[0], None if importance is None else importance[0]
-    bare = replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq"))
-    first = encode(given_weights(array), bare, name=effort.name, importance=importance, threads=effort.threads)
-    return [replace(matrix, scheme=scheme) for matrix in first.matrices()]
+    bare = replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq"), parts=())
+    return encode(given_weights(array), bare, name=name, importance=importance, threads=threads).matrices()
 
 
 def _encode_trellis(array: Array, scheme: Scheme, hessians: Sequence[Array], diagonals: Float32, effort: Effort) -> list[QuantizedTensor]:

@@ -20,12 +20,11 @@ from kbit.core.methods import refuse_uncalibrated
 from kbit.core.parts import CASCADES
 from kbit.core.scheme import Scheme
 from kbit.encoders.cascade import encode_cascade, encode_successively, rounded_by
-from kbit.encoders.gptq import Effort, encode_matrices, mean_importance
+from kbit.encoders.gptq import Effort, encode_free, encode_matrices, mean_importance
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import as_importance, finite_float32
 from kbit.encoders.lowrank import InputMetric, LowRankPart, fit_low_rank
-from kbit.encoders.nearest import encode
 from kbit.encoders.outliers import as_half, choose_columns, choose_outliers, column_parts, outlier_parts
 from kbit.encoders.prune import least_scores, truncated
 from kbit.encoders.reference import nearest_codes
@@ -74,10 +73,10 @@ def encode_with_parts(
     values = finite_float32(array, name).reshape(matrices, rows, cols)
     inputs = _inputs_seen(scheme, hessians, effort) if effort is not None else _inputs_weighed(scheme, importance, matrices, cols, name)
     work = [_Matrix(values[i], scheme, inputs[i]) for i in range(matrices)]
-    coder = _Coder(scheme, name, [one.hessian for one in inputs], effort, threads)
+    coder = _Coder(scheme, name, inputs, hessians, effort, threads)
     if scheme.spec.outlier is not None or scheme.spec.outliercol is not None:
         largest = np.stack([one.largest() for one in work])
-        for one, matrix in zip(work, coder.nearest(values, work, largest), strict=True):
+        for one, matrix in zip(work, coder.nearest(values, largest), strict=True):
             one.choose_exact(matrix)
     for one in work:
         one.choose_pruned()
@@ -144,19 +143,21 @@ def _check(scheme: Scheme, cols: int, name: str) -> None:
 class _Coder:
     """What finds codes: the nearest encoder, or GPTQ. It sees weights that are rotated already, and knows of no parts."""
 
-    def __init__(self, scheme: Scheme, name: str, hessians: Sequence[Array | None], effort: Effort | None, threads: int) -> None:
+    def __init__(
+        self, scheme: Scheme, name: str, inputs: list[_Inputs], hessians: Sequence[Array], effort: Effort | None, threads: int
+    ) -> None:
         levels = tuple(word for word in scheme.parts if word.startswith(CASCADES))
-        self._plain = replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq"), parts=levels)
         self._scheme = replace(scheme, methods=tuple(method for method in scheme.methods if method != "rotate"), parts=levels)
-        self._text, self._truncates, self._name, self._effort = scheme.text, scheme.spec.truncate is not None, name, effort
-        self._hessians = [one for one in hessians if one is not None]
+        self._text, self._truncates, self._name = scheme.text, scheme.spec.truncate is not None, name
+        self._weighs = np.stack([one.squares for one in inputs]) if inputs[0].weighs_scales else None
+        self._hessians, self._effort = hessians, effort
         self._threads = threads if effort is None else effort.threads
 
     def encode(self, work: "Sequence[_Matrix]") -> list[QuantizedTensor]:
         """Codes for what the low ranks leave of the matrices, each free in its holes."""
         targets, effort = np.stack([one.target() for one in work]), self._effort
         if effort is None:
-            done = self.nearest(targets, work, np.stack([one.holes.held for one in work]))
+            done = self.nearest(targets, np.stack([one.holes.held for one in work]))
         else:
             holes = [one.holes for one in work] if any(one.holes.any for one in work) else None
             if self._scheme.spec.successive:
@@ -170,19 +171,17 @@ class _Coder:
             raise SchemeError(f"{self._name}: truncation needs a level of 0, which {self._text!r} does not have")
         return done
 
-    def nearest(self, values: Float32, work: "Sequence[_Matrix]", held: Bools) -> list[QuantizedTensor]:
+    def nearest(self, values: Float32, held: Bools) -> list[QuantizedTensor]:
         """The nearest encoding of `values` [matrices, rows, cols] in which those that are `held` count for nothing."""
-        importance = np.where(held, np.float32(0), np.stack([one.weighs for one in work])[:, None])
-        shown = np.where(held, np.float32(0), values)
-        if self._plain.spec.successive:
+        name, weighs, threads = self._name, self._weighs, self._threads
+        if self._scheme.spec.successive:
             return encode_successively(
-                shown,
-                self._plain,
-                lambda left, level: encode(left, level, name=self._name, importance=importance, threads=self._threads).matrices(),
+                values, self._scheme, lambda left, level: encode_free(left, level, weighs, None, name=name, threads=threads)
             )
-        if self._plain.parts:
-            return encode_cascade(shown, self._plain, name=self._name, importance=importance, threads=self._threads)
-        return encode(shown, self._plain, name=self._name, importance=importance, threads=self._threads).matrices()
+        if self._scheme.parts:
+            importance = np.where(held, np.float32(0), np.float32(1) if weighs is None else weighs[:, None])
+            return encode_cascade(values, self._scheme, name=name, importance=importance, threads=threads)
+        return encode_free(values, self._scheme, weighs, held, name=name, threads=threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,11 +205,6 @@ class _Matrix:
         self.columns, self.outliers = np.empty(0, np.int32), none
         self.holes = Holes(none.copy(), none.copy())
         self._coded: QuantizedTensor
-
-    @property
-    def weighs(self) -> Float32:
-        """How errors weigh in the search of scales, [cols]."""
-        return self._inputs.squares if self._inputs.weighs_scales else np.ones_like(self._inputs.squares)
 
     def largest(self) -> Bools:
         """As many weights as stay in 16 bits, by w² and what errors there cost: scales are to be those of the others."""
@@ -276,8 +270,9 @@ def _rounded_by(weights: Float32, tensor: QuantizedTensor) -> Float32:
     """`weights` as nearest codes of the scales and levels of `tensor` would have them."""
     if tensor.scheme.spec.residual:
         return rounded_by(weights, tensor)
-    scale = expand_groups(scale_values(tensor), tensor.scheme, tensor.shape)
-    zero = np.zeros_like(scale) if tensor.zero_point is None else expand_groups(tensor.zero_point, tensor.scheme, tensor.shape)
+    rows, cols = weights.shape
+    scale = expand_groups(scale_values(tensor), tensor.scheme, (rows, cols))
+    zero = np.zeros_like(scale) if tensor.zero_point is None else expand_groups(tensor.zero_point, tensor.scheme, (rows, cols))
     codes = nearest_codes(weights, scale, zero.astype(np.float32), tensor.levels)
     return (tensor.levels[codes] - zero) * scale
 

@@ -249,7 +249,7 @@ class QuantizedTensor:
         matrices, rows, cols = logical_shape(self.shape)
         weights = matrices * rows * cols
         per_group = matrices * rows * BlockLayout.of(self.scheme, rows, cols).groups * 8
-        used = {
+        used: dict[str, float] = {
             "codes": matrices * rows * self.scheme.spec.kept(code_cols(self.scheme, cols)) * self.scheme.bits,
             "scales": per_group * self.scale.itemsize + (0 if self.super_scale is None else self.super_scale.nbytes * 8),
             "zero_points": 0 if self.zero_point is None else per_group,
