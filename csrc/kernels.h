@@ -83,10 +83,15 @@ static inline int64_t filled_tiles(const Matrix& matrix) {
   return tile >= kFilledBytes ? 1 : kFilledBytes / tile;
 }
 static inline int64_t filled_bytes(const Matrix& matrix) { return filled_tiles(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
-// Everything that products of a matrix and its parts need.
+// Products of a residual level, of so many tokens at once, before they are added.
+constexpr int64_t kResidualBytes = 256 * 1024;
+constexpr int64_t kResidualTokens = 256;
+// Everything that products of a matrix and its parts need. Turned inputs of outliers and products of a level are not needed at the same time.
 static inline int64_t scratch_bytes(const Matrix& matrix) {
-  const bool turned = matrix.parts != nullptr && matrix.parts->outliers.count != 0;
-  return kernel_scratch_bytes(matrix) + filled_bytes(matrix) + (turned ? matrix.inputs * 64 : 0);
+  const Parts* parts = matrix.parts;
+  const int64_t turned = parts != nullptr && parts->outliers.count != 0 ? matrix.inputs * 64 : 0;
+  const int64_t residual = parts != nullptr && parts->residual.count != 0 ? kResidualBytes : 0;
+  return kernel_scratch_bytes(matrix) + filled_bytes(matrix) + (turned > residual ? turned : residual);
 }
 
 // Inputs of the parts beside the codes: fp32 rows, and V·x of the low rank (null without one).

@@ -27,11 +27,38 @@ void each_filled(const Kernels& kernels, const Matrix& m, int64_t begin, int64_t
   }
 }
 
+// run(level, tokens begin, their number, first tile, last tile, out, its stride) for pieces of the tiles [begin, end) of each residual level;
+// what comes out is added to y.
+template <class Run>
+void add_levels(const Matrix& m, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, float* room, Run&& run) {
+  const Residual& residual = m.parts->residual;
+  const int64_t some = tokens < kResidualTokens ? tokens : kResidualTokens;
+  const int64_t step = kResidualBytes / (some * kTileRows * static_cast<int64_t>(sizeof(float))), stride = step * kTileRows;
+  for (int64_t level = 0; level < residual.count; ++level) {
+    for (int64_t tile = begin; tile < end; tile += step) {
+      const int64_t last = tile + step < end ? tile + step : end, row = tile * kTileRows;
+      const int64_t rows = (last * kTileRows < m.rows ? last * kTileRows : m.rows) - row;
+      for (int64_t t = 0; t < tokens; t += some) {
+        const int64_t count = tokens - t < some ? tokens - t : some;
+        run(*residual.levels[level], t, count, tile, last, room - row, stride);
+        for (int64_t i = 0; i < count; ++i) {
+          float* out = y + (t + i) * y_stride + row;
+          for (int64_t r = 0; r < rows; ++r) out[r] += room[i * stride + r];
+        }
+      }
+    }
+  }
+}
+
 void add(const Kernels& kernels, const Matrix& m, const PartInputs& inputs, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end,
          uint8_t* scratch) {
   auto* turned = reinterpret_cast<float*>(scratch + kernel_scratch_bytes(m) + filled_bytes(m));
   kernels.vector->add_parts(m, inputs.x, inputs.x_stride, inputs.latent, inputs.latent_stride, tokens, y, y_stride, begin, end, turned);
 }
+
+float* residual_room(const Matrix& m, uint8_t* scratch) { return reinterpret_cast<float*>(scratch + kernel_scratch_bytes(m) + filled_bytes(m)); }
+
+bool has_levels(const Matrix& m) { return m.parts != nullptr && m.parts->residual.count != 0; }
 
 bool is_pruned(const Matrix& m) { return m.parts != nullptr && m.parts->pruned.bits != 0; }
 
@@ -46,6 +73,13 @@ void run_tiles_fast(const Kernels& kernels, const Matrix& m, const Activations& 
   } else {
     run_fast(kernels, m, x, tokens, y, y_stride, begin, end, scratch);
   }
+  if (has_levels(m)) {
+    add_levels(m, tokens, y, y_stride, begin, end, residual_room(m, scratch),
+               [&](const Matrix& level, int64_t t, int64_t count, int64_t first, int64_t last, float* out, int64_t stride) {
+                 const Activations some{x.q + t * x.stride, x.scale + t * x.groups, x.sum + t * x.groups, x.stride, x.groups};
+                 run_fast(kernels, level, some, count, out, stride, first, last, scratch);
+               });
+  }
   if (m.parts != nullptr) add(kernels, m, inputs, tokens, y, y_stride, begin, end, scratch);
 }
 
@@ -57,6 +91,12 @@ void run_tiles_exact(const Kernels& kernels, const Matrix& m, const PartInputs& 
     });
   } else {
     kernels.exact(m, inputs.x, tokens, y, y_stride, begin, end, scratch);
+  }
+  if (has_levels(m)) {
+    add_levels(m, tokens, y, y_stride, begin, end, residual_room(m, scratch),
+               [&](const Matrix& level, int64_t t, int64_t count, int64_t first, int64_t last, float* out, int64_t stride) {
+                 kernels.exact(level, inputs.x + t * m.inputs, count, out, stride, first, last, scratch);
+               });
   }
   if (m.parts != nullptr) add(kernels, m, inputs, tokens, y, y_stride, begin, end, scratch);
 }

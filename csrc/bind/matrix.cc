@@ -22,6 +22,7 @@ void bind_matrix(nb::module_& m) {
       .def("set_outliers", &PackedMatrix::set_outliers, nb::arg("counts"), nb::arg("places"), nb::arg("values"))
       .def("set_columns", &PackedMatrix::set_columns, nb::arg("index"), nb::arg("values"))
       .def("set_low_rank", &PackedMatrix::set_low_rank, nb::arg("left"), nb::arg("right"), nb::arg("scale"))
+      .def("set_residual", &PackedMatrix::set_residual, nb::arg("levels"))
       // Addresses of contiguous fp32 memory: an ndarray argument costs microseconds, an integer nothing.
       .def(
           "matmul",

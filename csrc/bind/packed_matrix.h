@@ -28,6 +28,8 @@ struct PackedMatrix {
   Floats super_scale;
   std::vector<Bytes> held;  // arrays of the parts
   std::vector<int64_t> starts;
+  std::vector<nb::object> level_objects;
+  std::vector<const Matrix*> levels;
 
   PackedMatrix(const PackedMatrix&) = delete;  // the matrix points into it
   PackedMatrix& operator=(const PackedMatrix&) = delete;
@@ -113,6 +115,20 @@ struct PackedMatrix {
     parts.low_rank = {rank, reinterpret_cast<const int8_t*>(left.data()), reinterpret_cast<const int8_t*>(right.data()),
                       reinterpret_cast<const float*>(scale.data())};
     hold({left, right, scale});
+  }
+
+  void set_residual(nb::list matrices) {
+    for (nb::handle one : matrices) {
+      const Matrix& level = nb::cast<const PackedMatrix&>(one).matrix;
+      if (level.rows != matrix.rows || level.inputs != matrix.inputs || level.group_size != matrix.group_size || level.dims != 1 ||
+          matrix.dims != 1 || level.rotation != 0 || level.parts != nullptr) {
+        refuse();
+      }
+      level_objects.push_back(nb::borrow(one));
+      levels.push_back(&level);
+    }
+    parts.residual = {static_cast<int64_t>(levels.size()), levels.data()};
+    matrix.parts = &parts;
   }
 
  private:

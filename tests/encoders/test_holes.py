@@ -59,7 +59,7 @@ def test_scales_are_least_squares_of_what_codes_decide(text: str, monkeypatch: p
         design = np.stack([np.where(chosen.group == g, unit, 0) @ root for g in range(expected.shape[1])], 1)
         aim = (chosen.weights[r] - np.where(holes.exact[r], holes.total[r], 0)) @ root
         expected[r] = np.linalg.lstsq(design, aim, rcond=None)[0]
-    monkeypatch.setattr("kbit.encoders.refine._sweep_codes", lambda *_: None)
+    monkeypatch.setattr("kbit.encoders.refine.sweep_codes", lambda *_: None)
     refine([chosen], levels, fit_levels=False, rounds=1)
     np.testing.assert_allclose(chosen.scales.value, expected, rtol=3e-3)
 
@@ -73,7 +73,7 @@ def test_levels_are_least_squares_of_what_codes_decide(monkeypatch: pytest.Monke
     design = np.stack([((chosen.codes == code) * scale) @ root for code in range(4)], -1).reshape(-1, 4)
     aim = (chosen.weights - np.where(holes.exact, holes.total, 0)) @ root
     expected = np.linalg.lstsq(design, aim.ravel(), rcond=None)[0]
-    monkeypatch.setattr("kbit.encoders.refine._sweep_codes", lambda *_: None)
+    monkeypatch.setattr("kbit.encoders.refine.sweep_codes", lambda *_: None)
     monkeypatch.setattr("kbit.encoders.refine._fit_scales", lambda *_: None)
     np.testing.assert_allclose(refine([chosen], levels, fit_levels=True, rounds=1), np.sort(expected), rtol=1e-3)
 

@@ -52,6 +52,15 @@ def not_a_number(arrays: Arrays) -> None:
         ("int4:g64+outliercol5", nothing, FormatError, "ascend within 0…63"),
         ("int4:g64+outliercol5", everywhere("weight_column_index", -1), FormatError, "ascend within 0…63"),
         ("int4:g64+lowrank4", everywhere("weight_lowrank_scale", np.nan), NumericsError, "finite numbers in weight_lowrank_scale"),
+        ("int2:g64+residual2", everywhere("weight_residual1_scale", 0x7E00), NumericsError, "residual level 1: expected finite scales"),
+        ("int2:g64+residual2-1", everywhere("weight_residual2_scale", 0xFC00), NumericsError, "residual level 2: expected finite scales"),
+        ("kmeans2:g64+successive2", everywhere("weight_residual1", 255), FormatError, "residual level 1: expected codes below 1"),
+        (
+            "kmeans2:g64+residual2",
+            everywhere("weight_residual1_codebook", np.inf),
+            NumericsError,
+            "residual level 1: expected a codebook of fin",
+        ),
         ("int4:g64+prune50", nothing, FormatError, "expected 32 weights with codes in each row"),
         ("int4:g64+prune2:4", everywhere("weight_mask", 0x0F), FormatError, "expected 32 weights with codes in each row"),
     ],
@@ -76,7 +85,10 @@ def test_arrays_are_those_that_the_scheme_asks_for(tmp_path: Path) -> None:
 
 def test_parts_come_back_from_the_disk_and_are_counted(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    schemes = {name: Scheme.parse(f"nf4:g16+{name}") for name in ("prune50+outlier1", "outliercol2+lowrank3", "prune2:4", "truncate1")}
+    schemes = {
+        name: Scheme.parse(f"nf4:g16+{name}")
+        for name in ("prune50+outlier1", "outliercol2+lowrank3", "prune2:4", "truncate1", "residual3-1")
+    }
     modules = {name: Module(scheme, (2, 33, 70) if "lowrank" in name else (33, 70)) for name, scheme in schemes.items()}
     made = {name: encode(draw.normal(size=module.shape).astype(np.float32), module.scheme) for name, module in modules.items()}
     with ModelWriter(tmp_path / "out", Manifest(Plan.of("nf4"), modules)) as writer:

@@ -1,13 +1,15 @@
-// What a matrix may hold beside its packed codes: y = W_q·x + S·x + U·(V·x), and packed codes of some of its weights only.
+// What a matrix may hold beside its packed codes: y = W_q·x + Σ W_residual·x + S·x + U·(V·x), and packed codes of some of its weights only.
 //
 // How each lies in a file: FORMAT.md. All arithmetic is fp32 in a fixed order, in both modes: a row's columns in 16 bits first, then its low
 // rank, then its outliers, each product fused with the sum; that sum is added to the packed product. Of a rotated matrix all of it is of the
-// rotated inputs.
+// rotated inputs. Residual levels are packed products of their own, which are added to the first one by one before anything else is.
 #pragma once
 
 #include <cstdint>
 
 namespace kbit {
+
+struct Matrix;
 
 constexpr int kCellInputs = 16;  // columns of a cell of outliers
 
@@ -48,12 +50,20 @@ struct Pruned {
   uint8_t zero;          // code of 0 when filled up
 };
 
+// Codes for what the levels before them leave: matrices of the same shape, groups and grid, without parts or rotation of their own. They read
+// the same activations.
+struct Residual {
+  int64_t count;               // 0: none
+  const Matrix* const* levels; // [count]
+};
+
 struct Parts {
   Outliers outliers;
   Columns columns;
   LowRank low_rank;
   Pruned pruned;
-  // Whether there is a sum beside the packed product.
+  Residual residual;
+  // Whether there is a sum beside the packed products.
   bool adds() const { return outliers.count != 0 || columns.count != 0 || low_rank.rank != 0; }
 };
 

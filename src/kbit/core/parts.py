@@ -1,8 +1,11 @@
-"""Parts beside the packed matrix, y = W_q·x + S·x + U·(V·x); a scheme's text ends with them: ``int3:g64+imp+gptq+outlier0.5+lowrank8``.
+"""Parts beside the packed matrix, y = W_q·x + Σ W_residual·x + S·x + U·(V·x); a scheme's text ends with them, as in
+``int3:g64+imp+gptq+outlier0.5+lowrank8``.
 
     pruneP        P percent of each row's weights are 0, and only the others have codes
     pruneN:M      of every M consecutive weights of a row N have codes
     truncateL     weights are 0 below a threshold: the largest one that costs at most L percent of the output's energy; codes stay for all
+    residualK     codes of K bits for what the codes leave, with scales of their own; ``residual2-1``: of 1 bit for what those leave, too
+    successiveK   the same, level after level: the first codes are those of the scheme without it, and say as much alone
     outlierP      P percent of the weights, those whose error would cost most, in 16 bits at their places
     outliercolP   P percent of the inputs, those whose errors would cost most, as columns in 16 bits
     lowrankR      what is left of the weight by rank R, in 8 bits; ``lowrank0.25b``: as many ranks as 0.25 bits a weight pay for
@@ -20,10 +23,10 @@ from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["PARTS", "Parts", "checked_parts", "is_part", "read_parts"]
+__all__ = ["CASCADES", "MOST_RESIDUAL", "PARTS", "Parts", "checked_parts", "is_part", "read_parts"]
 
 #: in the order in which a text gives them
-PARTS = ("prune", "truncate", "outlier", "outliercol", "lowrank")
+PARTS = ("prune", "truncate", "residual", "successive", "outlier", "outliercol", "lowrank")
 _WORD = re.compile(r"([a-z]+)([0-9].*)")
 _NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4})?")
 _RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})")
@@ -35,6 +38,11 @@ _RANGES = {
     "outliercol": (Decimal("0.01"), Decimal(50)),
 }
 _MOST_RANK = 4096
+#: words of residual levels
+CASCADES = ("residual", "successive")
+#: most residual levels beside the first codes
+MOST_RESIDUAL = 3
+_RESIDUAL = re.compile(rf"[1-8](?:-[1-8]){{0,{MOST_RESIDUAL - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class Parts:
         prune: percent of a row's weights that are 0.
         keep: (N, M): N of M weights have codes.
         truncate: percent of the output's energy that may be lost.
+        residual: bits of each residual level, of either kind.
+        successive: whether each level is encoded as if none followed.
         outlier: percent of the weights in 16 bits.
         outliercol: percent of the columns in 16 bits.
         rank: of the low rank.
@@ -54,6 +64,8 @@ class Parts:
     prune: Decimal | None = None
     keep: tuple[int, int] | None = None
     truncate: Decimal | None = None
+    residual: tuple[int, ...] = ()
+    successive: bool = False
     outlier: Decimal | None = None
     outliercol: Decimal | None = None
     rank: int | None = None
@@ -116,6 +128,8 @@ def checked_parts(words: object) -> tuple[str, ...]:
         raise SchemeError(f"expected parts in the order {', '.join(sorted(names, key=PARTS.index))}, got {', '.join(names)}")
     if "prune" in names and "truncate" in names:
         raise SchemeError("expected 'prune' or 'truncate', got both: one says how many weights are 0, the other what that may cost")
+    if set(CASCADES) <= set(names):
+        raise SchemeError("expected 'residual' or 'successive', got both: levels are chosen together or one after another")
     return tuple(name + number for name, number in read)
 
 
@@ -130,6 +144,8 @@ def read_parts(words: Sequence[str]) -> Parts:
             values["keep"] = (int(n), int(m))
         elif name == "lowrank" and number.endswith("b"):
             values["rank_bits"] = Decimal(number[:-1])
+        elif name in CASCADES:
+            values |= {"residual": tuple(int(bits) for bits in number.split("-")), "successive": name == "successive"}
         else:
             values["rank" if name == "lowrank" else name] = int(number) if name == "lowrank" else Decimal(number)
     return Parts(**values)  # type: ignore[arg-type]
@@ -146,6 +162,12 @@ def _read(word: object) -> tuple[str, str]:
         return name, _ratio(int(ratio[1]), int(ratio[2]))
     if name == "lowrank":
         return name, _rank(text)
+    if name in CASCADES:
+        if not _RESIDUAL.fullmatch(text):
+            raise SchemeError(
+                f"expected {name} with the bits of one to {MOST_RESIDUAL} levels, such as {name}2 or {name}2-1, got {shown(word)}"
+            )
+        return name, text
     low, high = _RANGES[name]
     if not _NUMBER.fullmatch(text) or not low <= Decimal(text) <= high:
         raise SchemeError(

@@ -55,6 +55,9 @@ GRIDS: Mapping[str, range] = {
 VECTOR_GRIDS = ("vq", "nvq")
 VECTOR_BITS: Mapping[int, tuple[int, ...]] = {2: (2, 3, 4, 5, 6), 3: (3, 6)}
 
+#: bits of all levels of a cascade: encoders choose a weight's codes among all of their sums
+MOST_CASCADE_BITS = 8
+
 #: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
 DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
 
@@ -139,6 +142,8 @@ class Scheme:
                 f"codes of the {self.grid} grid are chosen together, so none can be left out or kept in 16 bits: expected no part but "
                 f"'lowrank', got {self.text!r}"
             )
+        if spec.residual:
+            self._check_residual()
         if (spec.pruned or spec.truncate is not None) and not self.symmetric:
             raise SchemeError(f"pruning keeps a level for 0, which {self.text!r} does not have: expected a scheme without 'asym'")
         if not spec.pruned:
@@ -151,6 +156,36 @@ class Scheme:
             raise SchemeError(
                 f"the mask of {self.text!r} takes a bit a weight, which is no less than its codes save: prune more, or store more bits"
             )
+
+    def _check_residual(self) -> None:
+        spec, text = self.spec, self.text
+        if not self.symmetric or self.scale_dtype != "fp16":
+            raise SchemeError(
+                f"levels of a cascade are codes times scales of fp16: expected neither 'asym', 'e4m3' nor 'dq8', got {text!r}"
+            )
+        if spec.pruned or spec.truncate is not None:
+            raise SchemeError(f"a cascade has codes for every weight on every level: expected no pruning nor truncation, got {text!r}")
+        if spec.successive and len(self.parts) > 1:
+            raise SchemeError(f"the first levels of a successive cascade stand alone, without parts: expected no other part, got {text!r}")
+        if {"hqq", "actorder"} & set(self.methods) and not spec.successive:
+            raise SchemeError(
+                f"a cascade chooses the scales of its levels together, group by group: expected no hqq nor actorder, got {text!r}"
+            )
+        if self.bits + sum(spec.residual) > MOST_CASCADE_BITS:
+            raise SchemeError(
+                f"the levels of a cascade have at most {MOST_CASCADE_BITS} bits together, got {self.bits + sum(spec.residual)} in {text!r}"
+            )
+        for bits in spec.residual:
+            self._level(bits)
+        if not spec.successive:
+            object.__setattr__(self, "scale_search", "mse")  # the levels' scales are searched together
+
+    def _level(self, bits: int) -> Self:
+        return replace(self, bits=bits, exponent_bits=None, methods=(), parts=())
+
+    def residual_schemes(self) -> tuple[Self, ...]:
+        """What each residual level is, as a tensor of its own; ``float`` levels take the exponent bits that their bits have by default."""
+        return tuple(self._level(bits) for bits in self.spec.residual)
 
     def _check_trellis(self) -> None:
         if self.scale_dtype == "dq8":
@@ -229,6 +264,10 @@ class Scheme:
         return cls(**values, methods=tuple(words[:first]), parts=tuple(words[first:]))
 
     @property
+    def _searched_anyway(self) -> bool:
+        return self.grid == "trellis" or (bool(self.spec.residual) and not self.spec.successive)
+
+    @property
     def spec(self) -> Parts:
         """The parts as numbers."""
         return read_parts(self.parts)
@@ -245,7 +284,7 @@ class Scheme:
             parts[0] += f"r{self.per_octave}"
         parts.append(f"g{self.group_size}")
         parts += ["asym"] * (not self.symmetric)
-        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods) and self.grid != "trellis")
+        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods) and not self._searched_anyway)
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
         return "+".join([":".join(parts), *self.methods, *self.parts])
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.parts import Parts
+from kbit.encoders.joint import nearest_joint
 from kbit.encoders.outliers import as_half
 from kbit.encoders.prune import least_scores
 from kbit.encoders.reference import nearest_codes
@@ -73,16 +74,23 @@ def round_column(
     """Codes of a column that aims at `target`, and what it then amounts to.
 
     That is what the codes say, but 0 where the column is pruned, and the target where it is in 16 bits, as near as 16 bits beside the codes
-    come. All arrays are [rows], or several versions of that one after another.
+    come. All arrays are [rows], or several versions of that one after another. With the joint levels of a cascade,
+    float32 [n, l], codes are joint ones and `value` is [rows, l] (`kbit.encoders.joint`).
     """
     if holes is None:
-        codes = nearest_codes(target, value, zero, levels)
-        return codes, (levels[codes] - zero) * value
+        return _nearest(target, value, zero, levels)
     exact, pruned = holes.exact[:, column], holes.pruned[:, column]
     aims = target.reshape(-1, len(exact))
     coded = np.where(exact | pruned, np.float32(0), aims).reshape(target.shape)
-    codes = nearest_codes(coded, value, zero, levels)
-    amount = ((levels[codes] - zero) * value).reshape(aims.shape)
+    codes, amount = _nearest(coded, value, zero, levels)
+    amount = amount.reshape(aims.shape)
     amount[:, pruned] = 0
     amount[:, exact] += as_half(aims[:, exact] - amount[:, exact]).view(np.float16).astype(np.float32)
     return codes, amount.reshape(target.shape)
+
+
+def _nearest(target: Float32, value: Float32, zero: Float32, levels: Float32) -> tuple[npt.NDArray[np.uint8], Float32]:
+    if levels.ndim == 2:
+        return nearest_joint(target, value, levels)
+    codes = nearest_codes(target, value, zero, levels)
+    return codes, (levels[codes] - zero) * value

@@ -28,7 +28,7 @@ from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped
 from kbit.encoders.holes import Holes, round_column
 
-__all__ = ["Chosen", "refine"]
+__all__ = ["Chosen", "refine", "sweep_codes", "take_scales"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ class Chosen:
     Attributes:
         weights: what is encoded, float32 [rows, cols].
         inputs: the Hessian as it was gathered, [cols, cols], perhaps in a file; `hessian` is it damped, float32.
-        codes: uint8 [rows, cols].
+        codes: uint8 [rows, cols]; joint ones where several levels have codes (`kbit.encoders.joint`).
         scales: scales and zero points.
         group_size: columns that share a scale.
         seen: False for inputs that were never seen: its scales stay, and it does not take part in the levels.
@@ -87,7 +87,10 @@ class Chosen:
 
     def amounts(self, levels: Float32) -> Float32:
         """What the matrix amounts to, [rows, cols]."""
-        decoded = (levels[self.codes] - self.scales.zero[:, self.group]) * self.scales.value[:, self.group]
+        if levels.ndim == 2:
+            decoded = np.asarray((levels[self.codes] * self.scales.value[:, self.group]).sum(axis=2), np.float32)
+        else:
+            decoded = (levels[self.codes] - self.scales.zero[:, self.group]) * self.scales.value[:, self.group]
         return decoded if self.holes is None else self.holes.around(decoded)
 
 
@@ -108,7 +111,7 @@ def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rou
             levels = _fit_levels([matrix for matrix in matrices if matrix.seen], levels, matrices)
         for matrix in matrices:
             if matrix.seen or fit_levels:
-                _sweep_codes(matrix, levels)
+                sweep_codes(matrix, levels)
     return levels
 
 
@@ -123,10 +126,10 @@ def _fit_scales(matrix: Chosen, levels: Float32) -> None:
             part = slice(start, start + matrix.group_size)
             square[:, index] = np.add.reduceat((unit[:, part] @ hessian[part]) * unit, starts, axis=1, dtype=np.float64)
         square = (square + square.transpose(0, 2, 1)) / 2
-        _take_scales(matrix.scales, rows, linear, square)
+        take_scales(matrix.scales, rows, linear, square)
 
 
-def _take_scales(scales: GroupScales, rows: slice, linear: Float64, square: Float64) -> None:
+def take_scales(scales: GroupScales, rows: slice, linear: Float64, square: Float64) -> None:
     """Scales that minimise s·square·s − 2·linear·s, where they do so as stored."""
     now = scales.value[rows].astype(np.float64)
     diagonal = np.einsum("rgg->rg", square)
@@ -180,11 +183,10 @@ def _add_level_equations(matrix: Chosen, levels: Float32, square: Float64, linea
         square[level] += np.bincount(codes.ravel(), ((chosen @ hessian) * scale).ravel(), levels.size)
 
 
-def _sweep_codes(matrix: Chosen, levels: Float32) -> None:
+def sweep_codes(matrix: Chosen, levels: Float32) -> None:
     """Choose every code once more, left to right, all others being as they are."""
     weights, hessian, scales, group = matrix.weights.T, matrix.hessian, matrix.scales, matrix.group
     codes = np.ascontiguousarray(matrix.codes.T)
-    value, zero = scales.value.T, scales.zero.T
     error = np.ascontiguousarray(weights - matrix.amounts(levels).T)
     for begin in range(0, len(codes), _BLOCK):
         end = min(begin + _BLOCK, len(codes))
@@ -192,7 +194,7 @@ def _sweep_codes(matrix: Chosen, levels: Float32) -> None:
         for j in range(begin, end):
             g, own = group[j], hessian[j, j]
             target = weights[j] + pull[j - begin] / own - error[j]
-            codes[j], amount = round_column(matrix.holes, j, target, value[g], zero[g], levels)
+            codes[j], amount = round_column(matrix.holes, j, target, scales.value[:, g], scales.zero[:, g], levels)
             after = weights[j] - amount
             pull[j + 1 - begin :] += hessian[j + 1 : end, j, None] * (after - error[j])
             error[j] = after

@@ -1,7 +1,7 @@
 """Encoding of schemes with parts: what is pruned and what stays in 16 bits is chosen first, codes make the best of the rest, and a low rank
 takes up what they leave.
 
-    Ŵ = W_q (0 where pruned) + S + U·V
+    Ŵ = W_q (0 where pruned; of a cascade all of its levels) + S + U·V
 
 Codes and low rank are found in turns: codes for W, low rank for what they lose, codes for W − U·V, low rank again; the turn of the least
 loss is kept. Weights in 16 bits come out as they are meant to within rounding, or, with ``gptq``, as what makes up for the errors before
@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from kbit.core.errors import SchemeError
 from kbit.core.methods import refuse_uncalibrated
+from kbit.core.parts import CASCADES
 from kbit.core.scheme import Scheme
+from kbit.encoders.cascade import encode_cascade, encode_successively, rounded_by
 from kbit.encoders.gptq import Effort, encode_free, encode_matrices, mean_importance
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.holes import Holes
@@ -144,7 +146,8 @@ class _Coder:
     def __init__(
         self, scheme: Scheme, name: str, inputs: list[_Inputs], hessians: Sequence[Array], effort: Effort | None, threads: int
     ) -> None:
-        self._scheme = replace(scheme, methods=tuple(method for method in scheme.methods if method != "rotate"), parts=())
+        levels = tuple(word for word in scheme.parts if word.startswith(CASCADES))
+        self._scheme = replace(scheme, methods=tuple(method for method in scheme.methods if method != "rotate"), parts=levels)
         self._text, self._truncates, self._name = scheme.text, scheme.spec.truncate is not None, name
         self._weighs = np.stack([one.squares for one in inputs]) if inputs[0].weighs_scales else None
         self._hessians, self._effort = hessians, effort
@@ -152,19 +155,33 @@ class _Coder:
 
     def encode(self, work: "Sequence[_Matrix]") -> list[QuantizedTensor]:
         """Codes for what the low ranks leave of the matrices, each free in its holes."""
-        targets = np.stack([one.target() for one in work])
-        if self._effort is None:
+        targets, effort = np.stack([one.target() for one in work]), self._effort
+        if effort is None:
             done = self.nearest(targets, np.stack([one.holes.held for one in work]))
         else:
             holes = [one.holes for one in work] if any(one.holes.any for one in work) else None
-            done = encode_matrices(targets, self._scheme, self._hessians, self._effort, holes)
+            if self._scheme.spec.successive:
+                return encode_successively(targets, self._scheme, lambda left, level: encode_matrices(left, level, self._hessians, effort))
+            if self._scheme.parts:
+                return encode_cascade(
+                    targets, self._scheme, name=self._name, hessians=self._hessians, effort=effort, holes=holes, threads=self._threads
+                )
+            done = encode_matrices(targets, self._scheme, self._hessians, effort, holes)
         if self._truncates and not (done[0].levels == 0).any():
             raise SchemeError(f"{self._name}: truncation needs a level of 0, which {self._text!r} does not have")
         return done
 
     def nearest(self, values: Float32, held: Bools) -> list[QuantizedTensor]:
         """The nearest encoding of `values` [matrices, rows, cols] in which those that are `held` count for nothing."""
-        return encode_free(values, self._scheme, self._weighs, held, name=self._name, threads=self._threads)
+        name, weighs, threads = self._name, self._weighs, self._threads
+        if self._scheme.spec.successive:
+            return encode_successively(
+                values, self._scheme, lambda left, level: encode_free(left, level, weighs, None, name=name, threads=threads)
+            )
+        if self._scheme.parts:
+            importance = np.where(held, np.float32(0), np.float32(1) if weighs is None else weighs[:, None])
+            return encode_cascade(values, self._scheme, name=name, importance=importance, threads=threads)
+        return encode_free(values, self._scheme, weighs, held, name=name, threads=threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,10 +214,7 @@ class _Matrix:
     def choose_exact(self, others: QuantizedTensor) -> None:
         """Choose what stays in 16 bits by what its error costs under the scales of `others`, the encoding without the largest."""
         spec, (rows, cols) = self._scheme.spec, self._weights.shape
-        scale = expand_groups(scale_values(others), others.scheme, (rows, cols))
-        zero = np.zeros_like(scale) if others.zero_point is None else expand_groups(others.zero_point, others.scheme, (rows, cols))
-        codes = nearest_codes(self._weights, scale, zero.astype(np.float32), others.levels)
-        cost = self._inputs.costs() * np.square(self._weights - (others.levels[codes] - zero) * scale)
+        cost = self._inputs.costs() * np.square(self._weights - _rounded_by(self._weights, others))
         self.columns = choose_columns(cost, spec.columns(cols))
         cost[:, self.columns] = 0
         self.outliers = choose_outliers(cost, spec.outliers(rows, cols))
@@ -250,6 +264,17 @@ class _Matrix:
     def state(self) -> _State:
         """As it stands."""
         return _State(self._coded, self.holes.pruned.copy(), self.holes.total.copy(), self._low_part)
+
+
+def _rounded_by(weights: Float32, tensor: QuantizedTensor) -> Float32:
+    """`weights` as nearest codes of the scales and levels of `tensor` would have them."""
+    if tensor.scheme.spec.residual:
+        return rounded_by(weights, tensor)
+    rows, cols = weights.shape
+    scale = expand_groups(scale_values(tensor), tensor.scheme, (rows, cols))
+    zero = np.zeros_like(scale) if tensor.zero_point is None else expand_groups(tensor.zero_point, tensor.scheme, (rows, cols))
+    codes = nearest_codes(weights, scale, zero.astype(np.float32), tensor.levels)
+    return (tensor.levels[codes] - zero) * scale
 
 
 def _assembled(state: _State, work: _Matrix, scheme: Scheme) -> QuantizedTensor:

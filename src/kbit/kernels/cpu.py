@@ -38,20 +38,24 @@ class PreparedMatrix:
         kind: what the choice of a variant depends on.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
         native: the compiled matrix, which keeps the arrays alive.
+        residual: the residual levels of a cascade, whose products are added to those of the first codes.
 
     """
 
-    __slots__ = ("_variants", "cols", "kind", "native", "rows", "size_bytes")
+    __slots__ = ("_variants", "cols", "kind", "native", "residual", "rows", "size_bytes")
 
     def __init__(self, quantized: QuantizedTensor) -> None:
         if len(quantized.shape) != 2:
             raise ShapeError(f"expected a matrix [rows, cols], got shape {quantized.shape}; prepare() takes stacks")
         scheme = quantized.scheme
         self.rows, self.cols = quantized.shape
-        self.size_bytes = sum(part.nbytes for name, part in quantized.parts().items() if name != "weight_codebook")
+        self.size_bytes = sum(part.nbytes for name, part in quantized.parts().items() if not name.endswith("codebook"))
+        self.residual = [PreparedMatrix(level) for level in quantized.residual_levels()]
         try:
             self.native = _native(quantized)
             attach_parts(self.native, quantized.extra)
+            if self.residual:
+                self.native.set_residual([level.native for level in self.residual])
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
         straight = self.native.variant_possible(VARIANTS.index("integer"))
@@ -122,8 +126,11 @@ class PreparedMatrix:
         return self.gather_rows(np.arange(self.rows, dtype=np.int64), threads=threads)
 
     def integer_codebook(self) -> dict[str, object]:
-        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre); q [n], of a vector grid [dims · n] by component."""
-        return self.native.integer_codebook()
+        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre); q [n], of a vector grid [dims · n] by component.
+
+        ``residual`` has those of the residual levels.
+        """
+        return self.native.integer_codebook() | {"residual": [level.integer_codebook() for level in self.residual]}
 
 
 def _native(quantized: QuantizedTensor) -> _kbit.PackedMatrix:

@@ -13,7 +13,8 @@ computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − ze
 with the product before it, every other product for itself.
 
 With a vector grid the code of row r and input j is that of the vector that j lies in, and its level and q those of j's component in it.
-Where the scheme rotates, x is Q x in both (`kbit.tensor.rotation`).
+Residual levels are products of their own, added one by one to that of the first codes. Where the scheme rotates, x is Q x in both
+(`kbit.tensor.rotation`).
 
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).
@@ -53,6 +54,8 @@ def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
         for j in range(begin, min(begin + group_size, cols)):
             dot += levels[None, :, j] * x[:, j, None]
         total += scale[None, :, group] * dot
+    for level in quantized.residual_levels():
+        total += matmul_exact(level, x)
     return total + parts_product(quantized.extra, x, rows) if has_parts(quantized.extra) else total
 
 
@@ -100,6 +103,8 @@ def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, 
             zero = rows_of_tiles(quantized.zero_point, rows)[None, :, scale_group].astype(np.float32)
         value = fused_multiply_add(dot.astype(np.float32), step * a, (base - zero) * activation_sum)
         total = fused_multiply_add(scale[None, :, scale_group], value, total)
+    for level, book in zip(quantized.residual_levels(), codebook.get("residual", ()), strict=True):
+        total += matmul_fast(level, x, book)
     return total + parts_product(quantized.extra, x, rows) if has_parts(quantized.extra) else total
 
 

@@ -8,8 +8,8 @@ weight_codebook      float32   [2^bits]              fitted grids only: ascendin
                                [2 · 2^bits]          nested: those of k bits at 2^k, for every k (`kbit.tensor.nested`)
                      uint16    [2^bits, dims]        vq: fp16 bits; an entry holds the `dims` weights that its code stands for
 
-A stack of E matrices has scales, super-scales and zero points of shape [E, …]. Parts beside the codes: `kbit.tensor.parts`; a pruned
-matrix has codes for some of its weights only, and a mask (`kbit.tensor.pruned`).
+A stack of E matrices has scales, super-scales and zero points of shape [E, …]. Parts beside the codes: `kbit.tensor.parts`; residual
+levels of a cascade: `kbit.tensor.residual`; a pruned matrix has codes for some of its weights only, and a mask (`kbit.tensor.pruned`).
 """
 
 import math
@@ -29,8 +29,9 @@ from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, expand_groups,
 from kbit.tensor.packing import check_codes, packed_bytes, unpack
 from kbit.tensor.parts import PART_SUFFIXES, add_parts, part_label, side_shapes, validate_parts
 from kbit.tensor.pruned import mask_bytes, stream_bytes, tile_bytes, unpack_mask, unpack_stream, validate_pruned
+from kbit.tensor.residual import RESIDUAL_SUFFIXES, level_parts, residual_shapes
 from kbit.tensor.rotation import restore_rows
-from kbit.tensor.scales import SCALE_DTYPES, decode_scale, scale_values
+from kbit.tensor.scales import SCALE_DTYPES, decode_scale
 from kbit.tensor.trellis import padding_is_zero, unpack_indices
 
 __all__ = ["QuantizedTensor", "pad_codebook", "part_bytes", "part_shapes", "stored_vectors"]
@@ -41,7 +42,7 @@ Float32 = npt.NDArray[np.float32]
 
 _ROWS_AT_ONCE = 1024
 #: parts that are kept by name
-_EXTRA = frozenset(("weight_mask", *PART_SUFFIXES))
+_EXTRA = frozenset(("weight_mask", *RESIDUAL_SUFFIXES, *PART_SUFFIXES))
 
 
 def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -72,7 +73,7 @@ def part_shapes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, tuple[tuple
         parts["weight_codebook"] = vectors if scheme.dims > 1 else levels
     if pruned:
         parts["weight_mask"] = ((*stack, mask_bytes(rows, cols)), np.dtype(np.uint8))
-    return parts | side_shapes(scheme, rows, cols, stack)
+    return parts | residual_shapes(scheme, rows, cols, stack) | side_shapes(scheme, rows, cols, stack)
 
 
 def part_bytes(scheme: Scheme, shape: tuple[int, ...]) -> dict[str, int]:
@@ -113,7 +114,7 @@ class QuantizedTensor:
         super_scale: what the stored scales are multiples of (e4m3, dq8).
         zero_point: integers in level units (asymmetric schemes).
         codebook: fitted levels as stored; None where they follow from the scheme.
-        extra: mask of a pruned tensor and parts beside the codes, by name.
+        extra: mask of a pruned tensor, residual levels and parts beside the codes, by name.
     """
 
     scheme: Scheme
@@ -197,6 +198,11 @@ class QuantizedTensor:
             for i in range(count)
         ]
 
+    def residual_levels(self) -> "list[QuantizedTensor]":
+        """The residual levels of a matrix [rows, cols], each a tensor of its own, in shared memory and in the basis of the codes."""
+        levels = enumerate(self.scheme.residual_schemes(), 1)
+        return [QuantizedTensor.from_parts(level, self.shape, level_parts(self.extra, number)) for number, level in levels]
+
     @classmethod
     def stack(cls, matrices: "Sequence[QuantizedTensor]") -> "QuantizedTensor":
         """The stack of `matrices`, which are of one scheme and shape and share a fitted codebook."""
@@ -243,16 +249,20 @@ class QuantizedTensor:
         matrices, rows, cols = logical_shape(self.shape)
         weights = matrices * rows * cols
         per_group = matrices * rows * BlockLayout.of(self.scheme, rows, cols).groups * 8
-        used = {
+        used: dict[str, float] = {
             "codes": matrices * rows * self.scheme.spec.kept(code_cols(self.scheme, cols)) * self.scheme.bits,
             "scales": per_group * self.scale.itemsize + (0 if self.super_scale is None else self.super_scale.nbytes * 8),
             "zero_points": 0 if self.zero_point is None else per_group,
             "codebook": 0 if self.codebook is None else self.codebook.nbytes * 8,
         }
+        for level in (level for matrix in self.matrices() for level in matrix.residual_levels()):
+            for label, bits in level.bits_breakdown().items():
+                used[label] = used.get(label, 0) + bits * rows * cols
         for name, part in self.extra.items():
-            label = part_label(name)
-            used[label] = used.get(label, 0) + part.nbytes * 8
-        used["padding"] = self.size_bytes * 8 - sum(used.values())
+            if name not in RESIDUAL_SUFFIXES:
+                label = part_label(name)
+                used[label] = used.get(label, 0) + part.nbytes * 8
+        used["padding"] = self.size_bytes * 8 - sum(bits for label, bits in used.items() if label != "padding")
         return {name: bits / weights for name, bits in used.items()}
 
     def validate(self) -> None:
@@ -275,6 +285,8 @@ class QuantizedTensor:
                     raise FormatError(f"expected padding of 0 in matrix {index}, got other steps of the trellis")
             elif not check_codes(matrix.weight, *_code_sizes(matrix), self.scheme.bits, n_levels):
                 raise FormatError(f"expected codes below {n_levels} and padding of 0 in matrix {index}, got others")
+            for number, level in enumerate(matrix.residual_levels(), 1):
+                _validate_level(level, number)
             validate_parts(matrix.extra, *_sizes(matrix))
 
     def _validate_codebook(self) -> None:
@@ -327,22 +339,42 @@ def _codes_of_rows(matrix: QuantizedTensor, begin: int, end: int) -> Bytes:
     return unpack_rows(matrix.weight, *_code_sizes(matrix), matrix.scheme.bits, row_begin=begin, row_end=end)
 
 
+def _validate_level(level: QuantizedTensor, number: int) -> None:
+    try:
+        level.validate()
+    except (FormatError, NumericsError) as error:
+        raise type(error)(f"residual level {number}: {error}") from None
+
+
 def _dequantize_into(matrix: QuantizedTensor, out: Array) -> None:
-    rows, cols = _sizes(matrix)
-    scale, levels = scale_values(matrix), matrix.levels
+    rows, _ = _sizes(matrix)
+    residual = matrix.residual_levels()
     for begin in range(0, rows, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, rows)
-        tiles = slice(begin // 16, -(-end // 16))
-        values = levels[_codes_of_rows(matrix, begin, end)]
-        if levels.ndim == 2:
-            values = values.reshape(end - begin, -1)[:, :cols]
-        if matrix.zero_point is not None:
-            values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, (end - begin, cols))
-        values *= expand_groups(scale[tiles], matrix.scheme, (end - begin, cols))
-        if "weight_mask" in matrix.extra:
-            values[~_kept_of_rows(matrix, begin, end)] = 0
+        values = _decoded_rows(matrix, begin, end)
+        for level in residual:
+            values += _decoded_rows(level, begin, end)
         add_parts(matrix.extra, values, begin)
         out[begin:end] = restore_rows(values) if matrix.rotation else values
+
+
+def _decoded_rows(matrix: QuantizedTensor, begin: int, end: int) -> Float32:
+    """What the codes of rows begin…end say, begin a multiple of 16."""
+    shape, tiles, levels = (end - begin, matrix.shape[-1]), slice(begin // 16, -(-end // 16)), matrix.levels
+    scale = decode_scale(matrix.scale[tiles], _supers_of(matrix, tiles), matrix.scheme.scale_dtype)
+    values = levels[_codes_of_rows(matrix, begin, end)]
+    if levels.ndim == 2:
+        values = values.reshape(end - begin, -1)[:, : shape[1]]
+    if matrix.zero_point is not None:
+        values -= expand_groups(matrix.zero_point[tiles], matrix.scheme, shape)
+    values *= expand_groups(scale, matrix.scheme, shape)
+    if "weight_mask" in matrix.extra:
+        values[~_kept_of_rows(matrix, begin, end)] = 0
+    return values
+
+
+def _supers_of(matrix: QuantizedTensor, tiles: slice) -> Float32 | None:
+    return matrix.super_scale if matrix.super_scale is None or matrix.scheme.scale_dtype == "e4m3" else matrix.super_scale[tiles]
 
 
 def _check_parts(scheme: Scheme, shape: tuple[int, ...], parts: Mapping[str, Array]) -> None:
