@@ -53,8 +53,9 @@ struct Parts {
   Columns columns;
   LowRank low_rank;
   Pruned pruned;
-  // Whether there is a sum beside the packed product.
-  bool adds() const { return outliers.count != 0 || columns.count != 0 || low_rank.rank != 0; }
 };
+
+// Whether there is a sum beside the packed product.
+static inline bool adds_sum(const Parts& parts) { return parts.outliers.count != 0 || parts.columns.count != 0 || parts.low_rank.rank != 0; }
 
 }  // namespace kbit
