@@ -1,6 +1,6 @@
 """What parts beside the packed matrix cost in time: one matrix in fast mode, with each part and without, in turns.
 
-    python benchmarks/parts_speed.py [--size 4096] [--tokens 1 128] [--threads 1] [--rounds 15] [--json FILE]
+    python benchmarks/parts_speed.py [--size 4096] [--tokens 1 128] [--threads 1] [--rounds 15] [--schemes …] [--json FILE]
 
 Matrices are random, in the layout that encoders write; a figure is the median of its rounds. Weights stay in the caches as far as they fit.
 """
@@ -32,21 +32,22 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     facts = machine.print_header(f"parts of a {options.size} x {options.size} matrix, {options.threads} threads")
-    matrices = {text: random_tensor(Scheme.parse(text), options.size) for text in SCHEMES}
+    matrices = {text: random_tensor(Scheme.parse(text), options.size) for text in options.schemes}
     prepared = {text: PreparedMatrix(matrix) for text, matrix in matrices.items()}
     rows: list[dict[str, Any]] = []
     for tokens in options.tokens:
         x = np.random.default_rng(0).normal(size=(tokens, options.size)).astype(np.float32)
-        times: dict[str, list[float]] = {text: [] for text in SCHEMES}
+        times: dict[str, list[float]] = {text: [] for text in options.schemes}
         for _ in range(options.rounds):
             for text, matrix in prepared.items():
                 started = time.perf_counter()
                 matrix.matmul(x, threads=options.threads)
                 times[text].append(time.perf_counter() - started)
-        for text in SCHEMES:
+        for text in options.schemes:
             rows.append({"scheme": text, "bpw": matrices[text].bpw, "tokens": tokens, "microseconds": 1e6 * statistics.median(times[text])})
             print(f"{text:<24}{rows[-1]['bpw']:>7.3f} bpw {tokens:>4} tokens {rows[-1]['microseconds']:>10.0f} us")
     machine.save(
@@ -61,7 +62,8 @@ def random_tensor(scheme: Scheme, size: int) -> QuantizedTensor:
     parts = {}
     for name, (shape, dtype) in part_shapes(scheme, (size, size)).items():
         parts[name] = draw.integers(0, 100, shape).astype(dtype)
-    parts["weight_scale"] = np.full(parts["weight_scale"].shape, 0x2000, np.uint16)
+    for name in [name for name in parts if name.endswith("scale") and "lowrank" not in name]:
+        parts[name] = np.full(parts[name].shape, 0x2000, np.uint16)
     if scheme.spec.pruned:
         kept = ~least_scores(draw.random((size, size)), scheme.spec)
         codes = draw.integers(0, 1 << scheme.bits, (size, size)).astype(np.uint8)

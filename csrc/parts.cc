@@ -32,6 +32,7 @@ void each_filled(const Kernels& kernels, const Matrix& m, int64_t begin, int64_t
 template <class Run>
 void add_levels(const Matrix& m, int64_t tokens, float* y, int64_t y_stride, int64_t begin, int64_t end, float* room, Run&& run) {
   const Residual& residual = m.parts->residual;
+  if (tokens == 0) return;
   const int64_t some = tokens < kResidualTokens ? tokens : kResidualTokens;
   const int64_t step = kResidualBytes / (some * kTileRows * static_cast<int64_t>(sizeof(float))), stride = step * kTileRows;
   for (int64_t level = 0; level < residual.count; ++level) {

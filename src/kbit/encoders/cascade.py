@@ -5,8 +5,7 @@ that; together (`encode_cascade`), one reaches where the other leaves gaps. So e
 codes, GPTQ's column after column (`kbit.encoders.compensate`), and the descent that follows it (`kbit.encoders.refine`), in which all
 scales of a row are one least squares system, and so are the fitted levels of a matrix.
 
-Grids that fit their levels fit the first ones to the weights and each further ones to what the levels before leave; those of k-means then
-settle together.
+Fitted levels begin as `kbit.encoders.cascade_levels` says.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.scheme import Scheme
+from kbit.encoders.cascade_levels import Levels, moved_levels, some_rows, starting_levels
 from kbit.encoders.compensate import Columns, column_order, compensate
 from kbit.encoders.gptq import Effort, mean_importance
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import Importance
-from kbit.encoders.joint import joint_levels, level_codes, nearest_joint, search_scales
-from kbit.encoders.nearest import encode
+from kbit.encoders.joint import joint_levels, level_codes, nearest_joint, nearest_of_groups, search_scales
 from kbit.encoders.refine import Chosen, sweep_codes, take_scales
-from kbit.grids import is_data_dependent, levels_for
+from kbit.grids import is_data_dependent
 from kbit.tensor.blocks import BlockLayout, rows_of_tiles, tiles_of_rows
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
@@ -38,13 +37,6 @@ __all__ = ["encode_cascade", "encode_successively", "rounded_by"]
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-Levels = list[Float32]
-
-#: rows of a matrix that teach the fitted levels, at even distances
-_LEVEL_ROWS = 512
-#: turns in which fitted levels settle
-_SETTLING = 3
-_RIDGE = 1e-6
 
 
 def encode_cascade(
@@ -79,7 +71,7 @@ def encode_cascade(
         array = np.where(held, np.float32(0), array) if effort is None else array
         weighed = np.where(held, np.float32(0), np.float32(1) if weighed is None else weighed)
     given = None if weighed is None else np.broadcast_to(weighed, array.shape)
-    levels = _starting_levels(array, scheme, name, given, threads)
+    levels = starting_levels(array, scheme, name, given, threads)
     done = []
     for index, weights in enumerate(array):
         if effort is None or diagonals is None:
@@ -119,36 +111,10 @@ def rounded_by(weights: Float32, tensor: QuantizedTensor) -> Float32:
     return np.concatenate(parts, axis=1)
 
 
-def _starting_levels(array: Float32, scheme: Scheme, name: str, importance: Float32 | None, threads: int) -> list[Levels]:
-    """Levels of each level of each matrix."""
-    first, *others = (replace(scheme, methods=(), parts=()), *scheme.residual_schemes())
-    if not is_data_dependent(first):
-        return [[levels_for(one) for one in (first, *others)]] * len(array)
-    coded = encode(array, first, name=name, importance=importance, threads=threads)
-    found = []
-    for index, matrix in enumerate(coded.matrices()):
-        levels, left = [matrix.levels], array[index] - matrix.dequantize()
-        for scheme_of_level in others:
-            one = encode(left, scheme_of_level, name=name, importance=None if importance is None else importance[index], threads=threads)
-            levels.append(one.levels)
-            left = left - one.dequantize()
-        if len(array) == 1 and scheme.grid == "kmeans":
-            size = BlockLayout.of(scheme, *array[index].shape).group_size
-            levels = _settled(array[index], size, levels, None if importance is None else importance[index], threads)
-        found.append(levels)
-    return found
-
-
 def _nearest(weights: Float32, scheme: Scheme, levels: Levels, importance: Importance | None, threads: int) -> QuantizedTensor:
     size = BlockLayout.of(scheme, *weights.shape).group_size
     value = search_scales(weights, size, levels, importance, threads=threads)
-    return _packed(scheme, weights.shape, _codes(weights, size, value, levels), value, levels)
-
-
-def _codes(weights: Float32, size: int, value: Float32, levels: Levels) -> Bytes:
-    """Nearest joint codes for scales [rows, groups, l]."""
-    joint, starts = joint_levels(levels), enumerate(range(0, weights.shape[1], size))
-    return np.concatenate([nearest_joint(weights[:, begin : begin + size], value[:, group], joint)[0] for group, begin in starts], axis=1)
+    return _packed(scheme, weights.shape, nearest_of_groups(weights, size, value, levels), value, levels)
 
 
 def _packed(scheme: Scheme, shape: tuple[int, ...], codes: Bytes, value: Float32, levels: Levels) -> QuantizedTensor:
@@ -246,44 +212,8 @@ def _fit_scales(matrix: Chosen, levels: Levels) -> None:
 
 def _fit_levels(matrix: Chosen, levels: Levels) -> Levels:
     """Least squares for all levels together, from some hundred rows."""
-    hessian, rows = matrix.hessian, _some(matrix.weights)
+    hessian, rows = matrix.hessian, some_rows(matrix.weights)
     value = matrix.scales.value[rows][:, matrix.group]
     if matrix.holes is not None:
         value = np.where(matrix.holes.held[rows][..., None], np.float32(0), value)
-    return _moved_levels(levels, level_codes(matrix.codes[rows], levels), value, matrix.aims(rows), lambda errors: errors @ hessian)
-
-
-def _some(weights: Float32) -> slice:
-    return slice(0, None, -(-len(weights) // _LEVEL_ROWS))
-
-
-def _moved_levels(levels: Levels, codes: Sequence[Bytes], value: Float32, aims: Float32, weigh: Callable[[Float32], Float32]) -> Levels:
-    """Levels of the least squared error `weigh` · error for these codes and scales [rows, cols, l], if they still ascend."""
-    target, sizes = weigh(aims), [one.size for one in levels]
-    ends = np.cumsum(sizes)
-    square, linear = np.zeros((ends[-1], ends[-1])), np.zeros(ends[-1])
-    for level, begin in enumerate(ends - sizes):
-        for code in range(sizes[level]):
-            chosen = value[..., level] * (codes[level] == code)
-            linear[begin + code] = float((chosen * target).sum(dtype=np.float64))
-            pulled = weigh(chosen)
-            row = [np.bincount(codes[i].ravel(), (pulled * value[..., i]).ravel(), sizes[i]) for i in range(len(levels))]
-            square[begin + code] = np.concatenate(row)
-    before = np.concatenate(levels).astype(np.float64)
-    ridge = _RIDGE * np.diagonal(square).mean() + np.finfo(np.float64).tiny
-    fitted = before + np.linalg.solve(square + ridge * np.eye(len(square)), linear - square @ before)
-    moved = np.split(fitted.astype(np.float32), ends[:-1])
-    return moved if np.isfinite(fitted).all() and all((np.diff(one) > 0).all() for one in moved) else levels
-
-
-def _settled(weights: Float32, size: int, levels: Levels, importance: Importance | None, threads: int) -> Levels:
-    """Fitted levels that have come to terms with one another: scales, codes and levels of some hundred rows in turns."""
-    some = _some(weights)
-    sample, weighed = weights[some], np.ones_like(weights[some]) if importance is None else importance[some]
-    group = np.arange(weights.shape[1]) // size
-    for _ in range(_SETTLING):
-        value = search_scales(sample, size, levels, weighed, threads=threads)
-        for _ in range(_SETTLING):
-            codes = level_codes(_codes(sample, size, value, levels), levels)
-            levels = _moved_levels(levels, codes, value[:, group], sample, lambda errors: weighed * errors)
-    return levels
+    return moved_levels(levels, level_codes(matrix.codes[rows], levels), value, matrix.aims(rows), lambda errors: errors @ hessian)

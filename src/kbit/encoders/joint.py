@@ -21,7 +21,7 @@ from kbit.native import encoding as native
 from kbit.tensor.blocks import rows_of_tiles
 from kbit.tensor.scales import decode_scale, round_scale, scale_anchor
 
-__all__ = ["joint_levels", "level_codes", "nearest_joint", "search_scales", "sums_of"]
+__all__ = ["joint_levels", "level_codes", "nearest_joint", "nearest_of_groups", "search_scales", "sums_of"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -64,6 +64,12 @@ def nearest_joint(target: Float32, value: Float32, joint: Float32) -> tuple[Byte
         rows = slice(begin, begin + step)
         codes[rows] = np.abs(target[rows, :, None] - sums[rows, None, :]).argmin(axis=2)
     return codes, np.take_along_axis(sums, codes.astype(np.intp), axis=1)
+
+
+def nearest_of_groups(weights: Float32, size: int, value: Float32, levels: Sequence[Float32]) -> Bytes:
+    """Nearest joint codes of a matrix [rows, cols] for the scales [rows, groups, l] of its groups of `size` columns."""
+    joint, starts = joint_levels(levels), enumerate(range(0, weights.shape[1], size))
+    return np.concatenate([nearest_joint(weights[:, begin : begin + size], value[:, group], joint)[0] for group, begin in starts], axis=1)
 
 
 def search_scales(

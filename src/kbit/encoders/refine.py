@@ -88,7 +88,9 @@ class Chosen:
     def amounts(self, levels: Float32) -> Float32:
         """What the matrix amounts to, [rows, cols]."""
         if levels.ndim == 2:
-            decoded = np.asarray((levels[self.codes] * self.scales.value[:, self.group]).sum(axis=2), np.float32)
+            decoded = np.zeros_like(self.weights)
+            for level in range(levels.shape[1]):
+                decoded += levels[self.codes, level] * self.scales.value[:, self.group, level]
         else:
             decoded = (levels[self.codes] - self.scales.zero[:, self.group]) * self.scales.value[:, self.group]
         return decoded if self.holes is None else self.holes.around(decoded)
