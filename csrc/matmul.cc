@@ -62,7 +62,7 @@ PartInputs part_inputs(const Kernels& kernels, const Matrix& m, const float* x, 
 void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
   threads = worth(m, tokens, threads);
-  const bool kept = m.rotation != 0 && m.parts != nullptr && m.parts->adds();  // what is added reads all rotated rows
+  const bool kept = m.rotation != 0 && m.parts != nullptr && adds_sum(*m.parts);  // what is added reads all rotated rows
   if (kept) x = rotated_rows(m, x, tokens, threads);
   const int64_t groups = input_groups(m), stride = input_bytes(m);
   const int64_t q_bytes = ceil_div(tokens * stride, 64) * 64;

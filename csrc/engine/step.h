@@ -108,7 +108,7 @@ inline int64_t rotation_of(const Weight& weight) { return weight.packed != nullp
 
 // Whether it holds something beside its codes that reads its input in fp32.
 inline bool adds_parts(const Weight& weight) {
-  return weight.packed != nullptr && weight.packed->parts != nullptr && weight.packed->parts->adds();
+  return weight.packed != nullptr && weight.packed->parts != nullptr && adds_sum(*weight.packed->parts);
 }
 
 // Rank of what a packed matrix holds beside its codes; 0 for none.

@@ -146,7 +146,7 @@ constexpr int64_t kTurnedTokens = 4;  // from here on tokens run side by side
 
 void add_parts(const Matrix& m, const float* x, int64_t x_stride, const float* latent, int64_t latent_stride, int64_t tokens, float* y,
                int64_t y_stride, int64_t begin, int64_t end, float* turned) {
-  if (!m.parts->adds()) return;
+  if (!adds_sum(*m.parts)) return;
   for (int64_t t = 0; t < tokens;) {
     const int64_t n = tokens - t < kLanes ? tokens - t : kLanes;
     if (n >= kTurnedTokens) {

@@ -63,8 +63,9 @@ struct Parts {
   LowRank low_rank;
   Pruned pruned;
   Residual residual;
-  // Whether there is a sum beside the packed products.
-  bool adds() const { return outliers.count != 0 || columns.count != 0 || low_rank.rank != 0; }
 };
+
+// Whether there is a sum beside the packed products.
+static inline bool adds_sum(const Parts& parts) { return parts.outliers.count != 0 || parts.columns.count != 0 || parts.low_rank.rank != 0; }
 
 }  // namespace kbit
