@@ -5,7 +5,8 @@
                 inputs, tr(ΔW H ΔWᵀ), on some rows of the weight. The rows are encoded without compensation (its work is cubic in the
                 width); what the methods gain is taken from one weight of the model that is encoded both ways
 
-The first costs (weights × schemes) runs of half the model, the second one run for each weight. A text that never reached a weight (an
+The first costs (weights × schemes) runs of half the model, the second one run for each weight. Either way the losses of trellis codes are
+derived from those of scalar codes, all but those of the first weight (`kbit.allocate.derived`). A text that never reached a weight (an
 expert that no token was routed to) says nothing about it: it is taken to be as sensitive as the median weight.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kbit.allocate.derived import Derived, ordered, partner
 from kbit.allocate.divergence import Meter
 from kbit.allocate.encodings import Seen, observe_units
 from kbit.allocate.sensitivity import Loss, Method, Sensitivity
@@ -85,10 +87,11 @@ def find_sensitivity(
     }
     with Journal(journal, binding) as record:
         losses: dict[str, dict[Scheme, Loss]] = {unit.name: {} for unit in free}
+        wanted = {unit.name: ordered([scheme for scheme in unit.schemes if not scheme.is_none]) for unit in free}
+        finder = _Finder(losses, wanted)
         for line in record.records:
             if line["unit"] in losses:
-                losses[line["unit"]][Scheme.parse(line["scheme"])] = Loss(line["kl"], line["error"])
-        wanted = {unit.name: [scheme for scheme in unit.schemes if not scheme.is_none] for unit in free}
+                finder.keep(line["unit"], Scheme.parse(line["scheme"]), Loss(line["kl"], line["error"]))
         missing = sum(scheme not in losses[name] for name, schemes in wanted.items() for scheme in schemes)
         tokens = min(SCORED_WINDOWS[method], len(windows.ids)) * windows.ids.shape[1]
         if missing:
@@ -97,8 +100,7 @@ def find_sensitivity(
                     for scheme in schemes:
                         if scheme in losses[seen.unit.name]:
                             continue
-                        loss = try_one(seen, scheme)
-                        losses[seen.unit.name][scheme] = loss
+                        loss = finder.find(seen, scheme, try_one)
                         record.append({"unit": seen.unit.name, "scheme": scheme.text, "kl": loss.kl, "error": loss.error})
                         line_of_progress.advance(1, seen.unit.name)
     found = {name: {scheme: losses[name][scheme] for scheme in schemes} for name, schemes in wanted.items()}
@@ -144,6 +146,29 @@ def _work(
                 meter.advance(layer)
             for seen in pending:
                 yield seen, wanted[seen.unit.name], predictor if method == "predicted" else _Measurer(meter, threads)
+
+
+class _Finder:
+    """Finds losses one after another, and derives what follows from those before; the table of losses grows with it."""
+
+    def __init__(self, losses: dict[str, dict[Scheme, Loss]], wanted: dict[str, list[Scheme]]) -> None:
+        self._losses, self._wanted, self._derived = losses, wanted, Derived()
+
+    def find(self, seen: Seen, scheme: Scheme, try_one: Try) -> Loss:
+        """Loss of a weight under one of its schemes, whose partner's is known."""
+        name = seen.unit.name
+        other = partner(scheme, self._wanted[name])
+        loss = None if other is None else self._derived.loss(scheme, other, self._losses[name])
+        return self.keep(name, scheme, try_one(seen, scheme) if loss is None else loss)
+
+    def keep(self, name: str, scheme: Scheme, loss: Loss) -> Loss:
+        """Take a loss into the table, in the order in which losses were found."""
+        losses = self._losses[name]
+        losses[scheme] = loss
+        other = partner(scheme, self._wanted[name])
+        if other is not None and other in losses:
+            self._derived.learn(scheme, other, losses)
+        return loss
 
 
 class _Measurer:
