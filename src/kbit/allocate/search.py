@@ -3,7 +3,8 @@
     measured    every candidate is encoded as it would be, and the rest of the model runs on a few windows with it in place
     predicted   the loss of one candidate is measured; the others are taken in proportion to their error under the second moments H of the
                 inputs, tr(ΔW H ΔWᵀ), on some rows of the weight. The rows are encoded without compensation (its work is cubic in the
-                width); what the methods gain is taken from one weight of the model that is encoded both ways
+                width); what the methods gain is taken from one weight of the model that is encoded both ways, and what GPTQ gains more or
+                less on others from how much their inputs have in common
 
 The first costs (weights × schemes) runs of half the model, the second one run for each weight. Either way the losses of trellis codes are
 derived from those of scalar codes, all but those of the first weight (`kbit.allocate.derived`). A text that never reached a weight (an
@@ -31,6 +32,7 @@ from kbit.core.digest import digest_json
 from kbit.core.installation import package_version
 from kbit.core.progress import Progress
 from kbit.core.scheme import Scheme
+from kbit.encoders.hessian import damped_factor
 from kbit.encoders.nearest import encode
 from kbit.model.load import load_ordinary
 from kbit.model.quantize import source_digest
@@ -190,6 +192,7 @@ class _Predictor:
         self._meter, self._threads = meter, threads
         self._gains: dict[str, float] = {}
         self._factors: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
 
     def __call__(self, seen: Seen, scheme: Scheme) -> Loss:
         if seen.unit.name not in self._factors:
@@ -210,16 +213,40 @@ class _Predictor:
         return seen.error(encode_plainly(seen, scheme, rows, self._threads) - seen.weights[:, rows], seen.weights[:, rows])
 
     def _gain(self, seen: Seen, scheme: Scheme) -> float:
-        """What the methods of a scheme make of the error, found on the first weight that is asked for and has inputs."""
+        """What the methods of a scheme make of the error: found on the first weight that is asked for and has inputs.
+
+        GPTQ gains by what inputs have in common, so its part goes with `variance_left`.
+        """
         if plain_methods(scheme) == scheme.methods or seen.hessians is None:
             return 1.0
         key = f"{scheme.grid}{scheme.bits}:g{scheme.group_size}+{'+'.join(scheme.methods)}"
+        alone = self._alone(seen) if "gptq" in scheme.methods else 1.0
         if key not in self._gains:
             full = seen.encode(scheme, self._threads).dequantize().reshape(seen.weights.shape)
             plain = encode_plainly(seen, scheme, slice(None), self._threads)
             before = seen.error(plain - seen.weights)
-            self._gains[key] = seen.error(full - seen.weights) / before if before else 1.0
-        return self._gains[key]
+            self._gains[key] = seen.error(full - seen.weights) / before / alone if before else 1.0
+        return self._gains[key] * alone
+
+    def _alone(self, seen: Seen) -> float:
+        name = seen.unit.name
+        if name not in self._shares:
+            self._shares = {name: variance_left(seen.hessians or [])}
+        return self._shares[name]
+
+
+def variance_left(hessians: Sequence[NDArray[np.float32]]) -> float:
+    """Part of the inputs' energy that is left once each is predicted from those that GPTQ still has to encode: Σ R_jj² / tr H, H = R Rᵀ.
+
+    By nearest levels a row loses its squared error times tr H, by GPTQ times Σ R_jj² (Chee, Cai, Kuleshov, De Sa: "QuIP", 2023, theorem 1).
+    """
+    kept = total = 0.0
+    for hessian in hessians:
+        if hessian.any():
+            energy = float(np.trace(hessian))
+            kept += energy * float(np.square(np.diagonal(damped_factor(hessian, "inputs"))).mean())  # of a mean diagonal of 1
+            total += energy
+    return kept / total if total else 1.0
 
 
 def plain_methods(scheme: Scheme) -> tuple[str, ...]:

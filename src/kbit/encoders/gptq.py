@@ -100,51 +100,25 @@ def encode_gptq(
     diagonals = np.stack([_importance(one) for one in hessians])
     if scheme.grid == "trellis":
         return _encode_trellis(array, scheme, hessians, diagonals, name, damping, threads)
-    importance = None if "imp" not in scheme.methods else diagonals[0] if array.ndim == 2 else diagonals[:, None]
-    first = encode(
-        weights,
-        replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq")),
-        name=name,
-        importance=importance,
-        threads=threads,
-    )
-    stacked = array.reshape(matrices, rows, cols)
-    pairs = list(zip(first.matrices(), hessians, strict=True))
+    first = _nearest(weights, scheme, diagonals if array.ndim == 3 else diagonals[0], name, threads)
+    firsts = [replace(matrix, scheme=scheme) for matrix in first.matrices()]
+    values = [as_float32(matrix) for matrix in array.reshape(matrices, rows, cols)]
+    inputs = list(zip(values, firsts, hessians, diagonals, strict=True))
     if scheme.dims > 1:
-        done = [
-            encode_vector_matrix(
-                as_float32(stacked[i]),
-                replace(matrix, scheme=scheme),
-                one,
-                diagonals[i],
-                name,
-                damping,
-                block,
-                threads,
-                refit=array.ndim == 2,
-            )
-            for i, (matrix, one) in enumerate(pairs)
-        ]
-        return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
-    work = [
-        partial(
-            _compensated,
-            as_float32(stacked[i]),
-            replace(matrix, scheme=scheme),
-            one,
-            diagonals[i],
-            name,
-            damping,
-            block,
-            multipliers,
-            threads,
-        )
-        for i, (matrix, one) in enumerate(pairs)
-    ]
-    # matrices that share fitted levels are refined together, all others one after another
-    fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
-    done = _refined(work, fitted, rounds) if fitted else [one for call in work for one in _refined([call], fitted, rounds)]
+        done = [encode_vector_matrix(*one, name, damping, block, threads, refit=array.ndim == 2) for one in inputs]
+    else:
+        work = [partial(_compensated, *one, name, damping, block, multipliers, threads) for one in inputs]
+        # matrices that share fitted levels are refined together, all others one after another
+        fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
+        done = _refined(work, fitted, rounds) if fitted else [one for call in work for one in _refined([call], fitted, rounds)]
     return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+
+
+def _nearest(weights: Weights, scheme: Scheme, diagonal: Float32, name: str, threads: int) -> QuantizedTensor:
+    """What GPTQ starts from: fitted levels, and the scales of original weights where it keeps those."""
+    importance = None if "imp" not in scheme.methods else diagonal if diagonal.ndim == 1 else diagonal[:, None]
+    kept = tuple(method for method in scheme.methods if method == "hqq")
+    return encode(weights, replace(scheme, methods=kept), name=name, importance=importance, threads=threads)
 
 
 def _rotated(array: Array, name: str, threads: int) -> Float32:

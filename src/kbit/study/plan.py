@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Self
 
 from kbit.core.errors import SchemeError
+from kbit.core.methods import needs_inputs
 from kbit.core.scheme import GRIDS, KEEP, Scheme
 from kbit.core.tables import Table, read_toml
 
@@ -121,7 +122,7 @@ class StudyPlan:
         base = path.parent
         calibration = _calibration(table.table("calibration"), base) if "calibration" in table else None
         schemes = tuple(dict.fromkeys(_schemes(table)))
-        if calibration is None and (needy := [scheme for scheme in schemes if scheme.methods]):
+        if calibration is None and (needy := [scheme for scheme in schemes if needs_inputs(scheme.methods)]):
             raise SchemeError(f"{table.where('calibration')} is missing: {needy[0].text!r} needs a calibration text")
         read = cls(
             name=name,
