@@ -1,7 +1,8 @@
 """Advice against truth: random budgets over measured rows, with the asked-for models held out of the fit.
 
-A question is some models of one family and a budget of bytes (N · bpw / 8). The laws are fitted without those models; of their rows that
-fit, the one with the least expected loss is advised, and held against the one that measured best, and "the largest 4-bit that fits".
+A question is some models of one family and a budget of bytes (of the file where rows have it, else N · bpw / 8). The laws are fitted
+without those models; of their rows that fit, the one with the least expected loss is advised, and held against the one that measured
+best, and "the largest 4-bit that fits".
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def _rule_of_thumb(rows: Sequence[Row], four_bit: tuple[str, ...]) -> Row:
 
 
 def _bytes(row: Row) -> float:
-    return row.params * row.bpw / 8
+    return float(row.extra.get("file_bytes") or row.params * row.bpw / 8)
 
 
 def _loss(row: Row) -> float:

@@ -1,10 +1,12 @@
 """What the laws are worth: held-out errors of each form, coverage of intervals, advice against truth, an unseen data type.
 
     python benchmarks/laws.py --json benchmarks/results/laws.json
+    python benchmarks/laws.py --rows studies/quill.csv --json benchmarks/results/laws_quill.json
     python benchmarks/laws.py --default src/kbit/data/laws.json       # fit the laws that come with the package
 
-Rows are published ones (`tests/study/published.csv`: tables of the GPTQ paper and repository and of llama.cpp, each row with its source),
-and for the time of a token those of `benchmarks/results/engine.json`. Every figure is of models that were not in the fit.
+Rows are published ones (`tests/study/published.csv`: tables of the GPTQ paper and repository and of llama.cpp, each row with its source) or
+those of a study, and for the time of a token those of `benchmarks/results/engine.json`. Every figure is of models, or of data types, that
+were not in the fit.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import numpy as np
 from advice import judge_advice
 from checkpoint import parameters
 from kbit.study.book import LawBook
-from kbit.study.fitting import Fitting, fit_laws
+from kbit.study.fitting import Fitting, error_columns, fit_laws
 from kbit.study.laws.gaussian_error import row_error
 from kbit.study.laws.latency import LatencyLaw
 from kbit.study.predict import predict_rows
@@ -62,7 +64,7 @@ def main() -> None:
         "coverage": coverage(rows),
         "unseen": unseen(rows),
         "latency": latency(),
-        "advice": judge_advice(rows, options.budgets),
+        "advice": judge_advice(rows, options.budgets, four_bit=four_bits(rows)),
     }
     print(json.dumps({name: result[name] for name in ("coverage", "unseen", "latency", "advice")}, indent=1))
     save(options.json, result)
@@ -71,10 +73,11 @@ def main() -> None:
 def forms(fitting: Fitting) -> list[dict[str, Any]]:
     """Held-out medians of each form by precision, over models inside of the range of sizes and over all."""
     table = []
+    names, column_of = error_columns(fitting.laws)
     for one in fitting.laws:
         precisions: dict[str, Any] = {}
-        for name in ("none 16", "gptq 4", "gptq 3", "gptq 3 g128", "rtn 4", "rtn 3"):
-            of = [miss for miss in one.misses if miss.row.precision == name]
+        for name in names:
+            of = [miss for miss in one.misses if column_of(miss.row) == name]
             inside = [abs(miss.error) for miss in of if miss.beyond == 0]
             precisions[name] = {"inside": _median(inside), "inside_rows": len(inside), "all": _median([abs(miss.error) for miss in of])}
         table.append({"form": one.law.form, "formula": one.law.formula, "heldout_error": one.heldout_error, "precisions": precisions})
@@ -99,22 +102,43 @@ def coverage(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def unseen(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A precision left out of the fit, predicted by the error of its data type on normal weights alone."""
+    """A data type (where rows name them; else a precision) left out of the fit, predicted by its error on normal weights alone."""
     found = []
-    for method, bits in (("gptq", 4), ("gptq", 3), ("rtn", 4)):
-        left = [row for row in rows if row.method == method and row.bits == bits and row_error(row) is not None]
-        rest = [row for row in rows if row not in left]
+    for name, left in left_out(rows):
+        gone = {id(row) for row in left}
+        rest = [row for row in rows if id(row) not in gone]
         law = fit_laws(rest, "gaussian", draws=0).laws[0].law
         errors = np.abs(law.predict(left) - np.log([row.perplexity for row in left]))
         base = np.abs(law.predict([replace(row, method="none", bits=16) for row in left]) - np.log([row.perplexity for row in left]))
         entry = {
-            "left_out": f"{method} {bits}",
+            "left_out": name,
             "rows": len(left),
             "median_error": _median(list(errors)),
             "without_damage": _median(list(base)),
         }
         found.append(entry)
     return found
+
+
+def left_out(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """What `unseen` leaves out in turn: each data type in 3, 4 and 5 bits where rows name several, else methods and bits as published."""
+    known = [row for row in rows if row_error(row) is not None]
+    grids = sorted({str(row.extra["grid"]) for row in known if "grid" in row.extra and not row.is_original})
+    if len(grids) < 2:
+        names = [("gptq", 4), ("gptq", 3), ("rtn", 4)]
+        return [(f"{method} {bits}", [row for row in known if row.method == method and row.bits == bits]) for method, bits in names]
+    methods = sorted({row.method for row in known if not row.is_original})
+    cells = [(method, grid, bits) for method in methods for grid in grids for bits in (3, 4, 5)]
+    found = [
+        (f"{method} {grid}{bits}", [row for row in known if (row.method, row.extra.get("grid"), row.bits) == (method, grid, bits)])
+        for method, grid, bits in cells
+    ]
+    return [(name, left) for name, left in found if left]
+
+
+def four_bits(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Precisions that "the largest 4-bit that fits" takes: published GPTQ, or four bits of normal floats at groups of 64."""
+    return tuple({row.precision for row in rows if row.precision in ("gptq 4", "imp+gptq nf4:g64")})
 
 
 def speed_rows() -> list[Row]:

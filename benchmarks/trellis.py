@@ -33,7 +33,7 @@ MULTIPLIER = {
     (1, 12): 1893, (2, 12): 987, (3, 12): 1529, (4, 12): 483,
 }  # fmt: skip
 SCALES = (0.9, 1.0, 1.1, 1.2)
-SHAPE = (128, 1024)
+SHAPE = (1024, 1024)
 Float64 = NDArray[np.float64]
 
 

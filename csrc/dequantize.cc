@@ -13,7 +13,8 @@ inline float level_of(const Matrix& m, unsigned code, int64_t input) {
   return m.levels[m.dims == 1 ? code : static_cast<unsigned>(kJointEntries * (input % m.dims)) + code];
 }
 
-void dequantize_row(const Matrix& m, int64_t index, float* out) {
+// What the codes of row `index` say; with `add` beside what `out` holds.
+void dequantize_codes(const Matrix& m, int64_t index, bool add, float* out) {
   const int64_t tile = index / kTileRows;
   const int row = static_cast<int>(index % kTileRows);
   int64_t group = -1;
@@ -28,8 +29,17 @@ void dequantize_row(const Matrix& m, int64_t index, float* out) {
       zero = m.zero_point != nullptr ? m.zero_point[(tile * m.groups + group) * kTileRows + row] : 0.0f;
     }
     const unsigned code = m.trellis ? trellis_index_at(m, tile, row, i) : code_at(blocks, m.bits, row, static_cast<int>(i % kBlockInputs));
-    out[input] = scale * (level_of(m, code, input) - zero);
+    const float value = scale * (level_of(m, code, input) - zero);
+    out[input] = add ? out[input] + value : value;
   }
+}
+
+void dequantize_row(const Matrix& m, int64_t index, float* out) {
+  if (m.parts != nullptr && m.parts->pruned.bits != 0) pruned_row(m, index, out);
+  else dequantize_codes(m, index, false, out);
+  if (m.parts == nullptr) return;
+  for (int64_t level = 0; level < m.parts->residual.count; ++level) dequantize_codes(*m.parts->residual.levels[level], index, true, out);
+  add_part_rows(m, index, out);
 }
 
 }  // namespace

@@ -72,9 +72,44 @@ static inline int64_t tiles_per_strip(const Matrix& matrix) {
 }
 // What a kernel may keep of some tokens' activation groups beside the tiles.
 static inline int64_t term_bytes(const Matrix& matrix) { return 256 * matrix.kblocks; }
-static inline int64_t scratch_bytes(const Matrix& matrix) {
+static inline int64_t kernel_scratch_bytes(const Matrix& matrix) {
   return term_bytes(matrix) + tiles_per_strip(matrix) * decoded_bytes(matrix);
 }
+// Tiles of a pruned matrix that are filled up at once.
+constexpr int64_t kFilledBytes = 128 * 1024;
+static inline int64_t filled_tiles(const Matrix& matrix) {
+  if (matrix.parts == nullptr || matrix.parts->pruned.bits == 0) return 0;
+  const int64_t tile = matrix.kblocks * kBlockInputs * kTileRows;
+  return tile >= kFilledBytes ? 1 : kFilledBytes / tile;
+}
+static inline int64_t filled_bytes(const Matrix& matrix) { return filled_tiles(matrix) * matrix.kblocks * kBlockInputs * kTileRows; }
+// Products of a residual level, of so many tokens at once, before they are added.
+constexpr int64_t kResidualBytes = 256 * 1024;
+constexpr int64_t kResidualTokens = 256;
+// Everything that products of a matrix and its parts need. Turned inputs of outliers and products of a level are not needed at the same time.
+static inline int64_t scratch_bytes(const Matrix& matrix) {
+  const Parts* parts = matrix.parts;
+  const int64_t turned = parts != nullptr && parts->outliers.count != 0 ? matrix.inputs * 64 : 0;
+  const int64_t residual = parts != nullptr && parts->residual.count != 0 ? kResidualBytes : 0;
+  return kernel_scratch_bytes(matrix) + filled_bytes(matrix) + (turned > residual ? turned : residual);
+}
+
+// Inputs of the parts beside the codes: fp32 rows, and V·x of the low rank (null without one).
+struct PartInputs {
+  const float* x;
+  int64_t x_stride;
+  const float* latent;
+  int64_t latent_stride;
+};
+
+// csrc/parts.cc: a matrix with all of its parts, for the rows of tiles [begin, end).
+void run_tiles_fast(const Kernels& kernels, const Matrix& matrix, const Activations& x, const PartInputs& inputs, int64_t tokens, float* y, int64_t y_stride,
+                    int64_t tile_begin, int64_t tile_end, uint8_t* scratch);
+void run_tiles_exact(const Kernels& kernels, const Matrix& matrix, const PartInputs& inputs, int64_t tokens, float* y, int64_t y_stride, int64_t tile_begin,
+                     int64_t tile_end, uint8_t* scratch);
+// Row `index` of a matrix with parts, in fp32.
+void pruned_row(const Matrix& matrix, int64_t index, float* out);
+void add_part_rows(const Matrix& matrix, int64_t index, float* out);
 
 extern const Kernels scalar_kernels;
 #if defined(__x86_64__)

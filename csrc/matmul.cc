@@ -33,17 +33,37 @@ class Scratch {
 thread_local Scratch tile_scratch;
 thread_local Scratch activation_scratch;
 thread_local Scratch rotation_scratch;
+thread_local Scratch latent_scratch;
 
 float* rotated_floats(int64_t count) { return reinterpret_cast<float*>(rotation_scratch.get(count * static_cast<int64_t>(sizeof(float)))); }
 
 // Threads pay from about a quarter of a million multiply-adds on.
 int worth(const Matrix& m, int64_t tokens, int threads) { return m.rows * m.inputs * tokens < (1 << 18) ? 1 : threads; }
 
+const float* rotated_rows(const Matrix& m, const float* x, int64_t tokens, int threads) {
+  float* rotated = rotated_floats(tokens * m.inputs);
+  rotate_rows(x, tokens, m.inputs, m.rotation, rotated, threads);
+  return rotated;
+}
+
+// What the parts beside the codes read: x as the codes see it, and V·x of all tokens.
+PartInputs part_inputs(const Kernels& kernels, const Matrix& m, const float* x, int64_t tokens, int threads) {
+  const int64_t rank = m.parts == nullptr ? 0 : m.parts->low_rank.rank;
+  if (rank == 0) return {x, m.inputs, nullptr, 0};
+  auto* latent = reinterpret_cast<float*>(latent_scratch.get(tokens * rank * 4));
+  threads::parallel_for(tokens, tokens * m.inputs * rank < (1 << 16) ? 1 : threads, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) kernels.vector->project(m.parts->low_rank, m.inputs, x + t * m.inputs, 0, rank, latent + t * rank);
+  });
+  return {x, m.inputs, latent, rank};
+}
+
 }  // namespace
 
 void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
   threads = worth(m, tokens, threads);
+  const bool kept = m.rotation != 0 && m.parts != nullptr && m.parts->adds();  // what is added reads all rotated rows
+  if (kept) x = rotated_rows(m, x, tokens, threads);
   const int64_t groups = input_groups(m), stride = input_bytes(m);
   const int64_t q_bytes = ceil_div(tokens * stride, 64) * 64;
   uint8_t* memory = activation_scratch.get(q_bytes + tokens * groups * 8 + 64);
@@ -51,7 +71,7 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
   auto* scale = reinterpret_cast<float*>(memory + q_bytes);
   auto* sum = reinterpret_cast<int32_t*>(scale + tokens * groups);
   threads::parallel_for(tokens, tokens * m.inputs < (1 << 15) ? 1 : threads, [&](int64_t begin, int64_t end) {
-    float* rotated = m.rotation == 0 ? nullptr : rotated_floats(m.inputs);
+    float* rotated = m.rotation == 0 || kept ? nullptr : rotated_floats(m.inputs);
     for (int64_t t = begin; t < end; ++t) {
       const float* row = x + t * m.inputs;
       if (rotated != nullptr) {
@@ -62,20 +82,19 @@ void matmul_fast(const Matrix& m, const float* x, int64_t tokens, float* y, int6
     }
   });
   const Activations activations{q, scale, sum, stride, groups};
+  const PartInputs inputs = part_inputs(kernels, m, x, tokens, threads);
   threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
-    run_fast(kernels, m, activations, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
+    run_tiles_fast(kernels, m, activations, inputs, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 
 void matmul_exact(const Matrix& m, const float* x, int64_t tokens, float* y, int64_t y_stride, int threads) {
   const Kernels& kernels = active_kernels();
-  if (m.rotation != 0) {
-    float* rotated = rotated_floats(tokens * m.inputs);
-    rotate_rows(x, tokens, m.inputs, m.rotation, rotated, threads);
-    x = rotated;
-  }
-  threads::parallel_for(m.tiles, worth(m, tokens, threads), [&](int64_t begin, int64_t end) {
-    kernels.exact(m, x, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
+  if (m.rotation != 0) x = rotated_rows(m, x, tokens, threads);
+  threads = worth(m, tokens, threads);
+  const PartInputs inputs = part_inputs(kernels, m, x, tokens, threads);
+  threads::parallel_for(m.tiles, threads, [&](int64_t begin, int64_t end) {
+    run_tiles_exact(kernels, m, inputs, tokens, y, y_stride, begin, end, tile_scratch.get(scratch_bytes(m)));
   });
 }
 

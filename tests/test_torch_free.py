@@ -60,7 +60,7 @@ def run(code: str, *arguments: object, returncode: int = 0) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def source() -> Path:
-    return Path(str(files("kbit").joinpath("data", "quill-4.5m")))
+    return Path(str(files("kbit").joinpath("data", "quill-4.2m")))
 
 
 @pytest.fixture(scope="module")

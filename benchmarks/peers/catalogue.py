@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["ENGINES", "Engine", "environments"]
 
 HERE = Path(__file__).resolve().parent
-KBIT_TYPES = ("nf2:g64", "nf3:g64", "nf4:g64", "int4:g64", "nf5:g64", "nf6:g64", "int8:g64")
+KBIT_TYPES = ("nf2:g128", "nf3:g128", "nf4:g128", "int4:g128", "nf5:g128", "nf6:g128", "int8:g128")
 GGUF_TYPES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "Q2_K", "TQ2_0", "IQ2_XXS")
 
 

@@ -20,6 +20,8 @@ from peers.others import Others
 
 __all__ = ["Contestant", "Load", "Plan", "Sample", "run_rounds"]
 
+#: of no round: a seed counts by its absolute value
+WARM_SEED = 1 << 32
 WARM_TOKENS = 4
 CALM_SHARE = 0.05
 FIRST_WORD = 3
@@ -86,7 +88,7 @@ class Contestant:
             self.worker = Worker(self.engine, self.path, threads, self.path.with_name(f"{self.path.name}.{threads}.log"))
             self.about = self.worker.loaded["about"]
             self.loads.append(Load(self.worker.loaded["seconds"], self.worker.loaded["rss_bytes"]))
-            self.worker.generate(words(plan, seed=-1), WARM_TOKENS)
+            self.worker.generate(words(plan, seed=WARM_SEED), WARM_TOKENS)
         return self.worker
 
     def close(self) -> None:

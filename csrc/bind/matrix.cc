@@ -9,6 +9,20 @@ void bind_matrix(nb::module_& m) {
            nb::arg("cols"), nb::arg("bits"), nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"),
            nb::arg("super_scale"), nb::arg("zero_point"), nb::arg("levels"), nb::arg("dims") = 1, nb::arg("rotation") = 0,
            nb::arg("trellis") = false)
+      .def(
+          "__init__",
+          [](PackedMatrix* self, int64_t rows, int64_t cols, int bits, int64_t group_size, int scale_kind, Bytes weight, Bytes scale,
+             Floats super_scale, Bytes zero_point, Floats levels, int64_t rotation, Bytes mask, int64_t tile_bytes, int inserted, int zero) {
+            new (self) PackedMatrix(rows, cols, 8, group_size, scale_kind, weight, scale, super_scale, zero_point, levels, 1, rotation, false,
+                                    {mask, bits, tile_bytes, inserted, zero});
+          },
+          nb::arg("rows"), nb::arg("cols"), nb::arg("bits"), nb::arg("group_size"), nb::arg("scale_kind"), nb::arg("weight"), nb::arg("scale"),
+          nb::arg("super_scale"), nb::arg("zero_point"), nb::arg("levels"), nb::arg("rotation"), nb::arg("mask"), nb::arg("tile_bytes"),
+          nb::arg("inserted"), nb::arg("zero"))
+      .def("set_outliers", &PackedMatrix::set_outliers, nb::arg("counts"), nb::arg("places"), nb::arg("values"))
+      .def("set_columns", &PackedMatrix::set_columns, nb::arg("index"), nb::arg("values"))
+      .def("set_low_rank", &PackedMatrix::set_low_rank, nb::arg("left"), nb::arg("right"), nb::arg("scale"))
+      .def("set_residual", &PackedMatrix::set_residual, nb::arg("levels"))
       // Addresses of contiguous fp32 memory: an ndarray argument costs microseconds, an integer nothing.
       .def(
           "matmul",

@@ -3,100 +3,57 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "encode/trellis_states.h"
 #include "guarded_for.h"
+#include "kernels.h"
 #include "scale.h"
 
 namespace kbit {
 namespace encode_detail {
 namespace {
 
-// best[q] = min over p of cost[p·Q + q], from[q] the first such p.
-KBIT_TRELLIS_CLONES void best_before(const float* cost, int64_t branches, int64_t count, float* best, int32_t* from) {
-  std::memcpy(best, cost, static_cast<size_t>(count) * sizeof(float));
-  std::memset(from, 0, static_cast<size_t>(count) * sizeof(int32_t));
-  for (int64_t p = 1; p < branches; ++p) {
-    const float* other = cost + p * count;
-    const auto number = static_cast<int32_t>(p);
-    for (int64_t q = 0; q < count; ++q) {
-      const bool less = other[q] < best[q];
-      best[q] = less ? other[q] : best[q];
-      from[q] = less ? number : from[q];
-    }
-  }
-}
-
-// cost[c·Q + q] = best[q] − least + weight · (target − scale · level[c·Q + q])².
-KBIT_TRELLIS_CLONES void go_on(const float* best, float least, const float* level, float target, float scale, float weight, int64_t branches,
-                               int64_t count, float* cost) {
-  for (int64_t c = 0; c < branches; ++c, level += count, cost += count) {
-    for (int64_t q = 0; q < count; ++q) {
-      const float miss = target - scale * level[q];
-      cost[q] = best[q] - least + weight * (miss * miss);
-    }
-  }
-}
-
-// The Viterbi algorithm on one row; keeps its memory from row to row.
+// The Viterbi algorithm on one row, its groups one after another; keeps its memory from row to row.
 class Viterbi {
  public:
-  explicit Viterbi(const TrellisStates& states)
-      : states_(states), cost_(static_cast<size_t>(states.count)), parted_(cost_.size()), best_(static_cast<size_t>(states.prefixes())) {}
+  explicit Viterbi(const TrellisStates& states) : states_(states), ops_(*active_kernels().vector->trellis) {}
 
   // Starts in state 0, or anywhere.
   void start(bool anywhere, int64_t cols) {
-    std::fill(cost_.begin(), cost_.end(), anywhere ? 0.0f : HUGE_VALF);
-    cost_[0] = 0.0f;
-    total_ = 0.0;
+    std::fill_n(cost_.get(), kTrellisStates, anywhere ? 0.0f : HUGE_VALF);
+    cost_.get()[0] = 0.0f;
     from_.resize(static_cast<size_t>(cols * states_.prefixes()));
     cols_ = 0;
+    error_ = 0.0;
   }
 
-  void step(float target, float scale, float weight) {
-    const int64_t count = states_.prefixes();
-    part(states_, cost_.data(), parted_.data());
-    best_before(parted_.data(), states_.branches(), count, best_.data(), from_.data() + cols_ * count);
-    const float least = smallest(best_.data(), count);
-    total_ += least;
-    go_on(best_.data(), least, states_.level.data(), target, scale, weight, states_.branches(), count, cost_.data());
-    ++cols_;
+  // Goes on over columns that share a scale; `weight` may be null.
+  void go_on(const float* target, const float* weight, int64_t count, float scale) {
+    error_ += ops_.pass({states_.bits, states_.level.data(), target, weight, count, scale, cost_.get(), from_.data() + cols_ * states_.prefixes()});
+    cols_ += count;
   }
 
-  double error() const { return total_ + smallest(cost_.data(), states_.count); }
+  double error() const { return error_; }
 
   // The best path's states after each column, last first: visit(column, state).
   template <class Visit>
   void back(Visit&& visit) const {
-    int64_t state = std::min_element(cost_.begin(), cost_.end()) - cost_.begin();
+    int64_t state = std::min_element(cost_.get(), cost_.get() + kTrellisStates) - cost_.get();
     for (int64_t col = cols_ - 1; col >= 0; --col) {
       visit(col, state);
-      const int64_t rest = state % states_.prefixes();
-      state = rest * states_.branches() + from_[static_cast<size_t>(col * states_.prefixes() + rest)];
+      state = states_.before(state, from_[static_cast<size_t>(col * states_.prefixes() + (state >> states_.bits))]);
     }
   }
 
  private:
   const TrellisStates& states_;
-  std::vector<float> cost_, parted_, best_;
-  std::vector<int32_t> from_;
-  double total_ = 0.0;
+  const TrellisOps& ops_;
+  Lines<float> cost_{kTrellisStates};
+  std::vector<uint8_t> from_;
+  double error_ = 0.0;
   int64_t cols_ = 0;
 };
-
-template <int K>
-inline __attribute__((always_inline)) void part_in(const float* in, int64_t count, float* out) {
-  for (int64_t q = 0; q < count; ++q) {
-    for (int p = 0; p < K; ++p) out[p * count + q] = in[q * K + p];
-  }
-}
-
-KBIT_TRELLIS_CLONES void part_in_2(const float* in, int64_t count, float* out) { part_in<2>(in, count, out); }
-KBIT_TRELLIS_CLONES void part_in_4(const float* in, int64_t count, float* out) { part_in<4>(in, count, out); }
-KBIT_TRELLIS_CLONES void part_in_8(const float* in, int64_t count, float* out) { part_in<8>(in, count, out); }
-KBIT_TRELLIS_CLONES void part_in_16(const float* in, int64_t count, float* out) { part_in<16>(in, count, out); }
 
 // One group of one row.
 struct Group {
@@ -113,10 +70,10 @@ constexpr int kRefits = 2;
 
 class ScaleSearcher {
  public:
-  ScaleSearcher(const TrellisStates& states, ScaleCodec codec) : states_(states), codec_(codec), viterbi_(states) {
+  ScaleSearcher(const TrellisStates& states, ScaleCodec codec) : states_(states), codec_(codec), viterbi_{Viterbi(states), Viterbi(states)} {
     double squares = 0.0;
     for (const float level : states.level) squares += static_cast<double>(level) * level;
-    spread_ = std::sqrt(squares / static_cast<double>(states.count));
+    spread_ = std::sqrt(squares / static_cast<double>(kTrellisStates));
   }
 
   StoredScale search(const Group& group) {
@@ -132,41 +89,48 @@ class ScaleSearcher {
     const auto start = static_cast<float>(std::sqrt(squares / weights) / spread_);
     best_ = StoredScale{};
     error_ = HUGE_VAL;
-    fitted_ = 0.0;
     if (start == 0.0f) return best_;
     for (const float part : kTried) attempt(group, codec_.round(part * start));
     for (int refit = 0; refit < kRefits; ++refit) {
-      if (!(fitted_ > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted_)))) break;
+      const double fitted = fit(group);
+      if (!(fitted > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted)))) break;
     }
     return best_;
   }
 
  private:
-  // Takes the scale if it is the best so far, and fits another to its path by least squares.
+  // Takes the scale if it is the best so far.
   bool attempt(const Group& group, StoredScale scale) {
     if (scale.value == best_.value && error_ < HUGE_VAL) return false;
-    viterbi_.start(true, group.count);
-    for (int64_t i = 0; i < group.count; ++i) viterbi_.step(group.weights[i], scale.value, group.weight(i));
-    const double error = viterbi_.error();
-    if (error >= error_) return false;
+    Viterbi& viterbi = viterbi_[1 - best_at_];
+    viterbi.start(true, group.count);
+    viterbi.go_on(group.weights, group.importance, group.count, scale.value);
+    if (viterbi.error() >= error_) return false;
     best_ = scale;
-    error_ = error;
+    best_at_ = 1 - best_at_;
+    error_ = viterbi.error();
+    return true;
+  }
+
+  // The scale that suits the best path, by least squares; 0 if there is none.
+  double fit(const Group& group) const {
     double product = 0.0, square = 0.0;
-    viterbi_.back([&](int64_t col, int64_t state) {
+    if (error_ == HUGE_VAL) return 0.0;
+    viterbi_[best_at_].back([&](int64_t col, int64_t state) {
       const double level = states_.level[static_cast<size_t>(state)];
       product += group.weight(col) * group.weights[col] * level;
       square += group.weight(col) * level * level;
     });
-    fitted_ = square > 0.0 ? product / square : 0.0;
-    return true;
+    return square > 0.0 ? product / square : 0.0;
   }
 
   const TrellisStates& states_;
   ScaleCodec codec_;
-  Viterbi viterbi_;
+  Viterbi viterbi_[2];  // of the best scale and of the one that is tried
+  int best_at_ = 0;
   double spread_;
   StoredScale best_;
-  double error_ = HUGE_VAL, fitted_ = 0.0;
+  double error_ = HUGE_VAL;
 };
 
 bool sound(const TrellisCode& code, const TrellisRows& rows) {
@@ -178,30 +142,6 @@ const float* importance_of(const TrellisRows& rows, int64_t row) {
 }
 
 }  // namespace
-
-KBIT_TRELLIS_CLONES float smallest(const float* values, int64_t count) {
-  float lanes[16];
-  const int64_t whole = count / 16 * 16;
-  float least = values[0];
-  if (whole > 0) {
-    std::memcpy(lanes, values, sizeof lanes);
-    for (int64_t i = 16; i < whole; i += 16) {
-      for (int lane = 0; lane < 16; ++lane) lanes[lane] = values[i + lane] < lanes[lane] ? values[i + lane] : lanes[lane];
-    }
-    for (const float lane : lanes) least = lane < least ? lane : least;
-  }
-  for (int64_t i = whole; i < count; ++i) least = values[i] < least ? values[i] : least;
-  return least;
-}
-
-void part(const TrellisStates& states, const float* in, float* out) {
-  switch (states.bits) {
-    case 1: return part_in_2(in, states.prefixes(), out);
-    case 2: return part_in_4(in, states.prefixes(), out);
-    case 3: return part_in_8(in, states.prefixes(), out);
-    default: return part_in_16(in, states.prefixes(), out);
-  }
-}
 
 }  // namespace encode_detail
 
@@ -236,8 +176,9 @@ Status trellis_path(const TrellisCode& code, const TrellisRows& rows, const floa
     for (int64_t row = begin; row < end; ++row) {
       const float* importance = importance_of(rows, row);
       viterbi.start(false, rows.cols);
-      for (int64_t col = 0; col < rows.cols; ++col) {
-        viterbi.step(rows.weights[row * rows.cols + col], value[row * groups + col / rows.group_size], importance == nullptr ? 1.0f : importance[col]);
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t first = group * rows.group_size, count = std::min(rows.group_size, rows.cols - first);
+        viterbi.go_on(rows.weights + row * rows.cols + first, importance == nullptr ? nullptr : importance + first, count, value[row * groups + group]);
       }
       viterbi.back([&](int64_t col, int64_t state) { steps[row * rows.cols + col] = states.step(state); });
     }

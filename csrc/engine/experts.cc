@@ -54,6 +54,7 @@ Inputs inputs_of(const Worker& worker, const Weight& weight, const float* rows, 
   const int64_t cols = weight.cols();
   Inputs inputs{rows + first * cols, cols, {}, count};
   if (weight.packed != nullptr) inputs.quantized = activations_of(*weight.packed, worker.step.shared.quantized[0], first);
+  inputs.latent = worker.step.shared.latents + first * rank_of(weight);
   return inputs;
 }
 
@@ -63,6 +64,19 @@ void rotate_hidden(const Worker& worker, const Experts& op, int64_t pairs) {
   for (int64_t i = worker.begin(pairs); i < worker.end(pairs); ++i) {
     float* row = worker.step.shared.hidden + i * width;
     worker.step.vector.rotate_inputs(row, width, rotation, row);
+  }
+}
+
+// V·x of the low ranks of all pairs' own experts.
+void project_pairs(const Worker& worker, const std::vector<Weight>& weights, const float* rows, int64_t pairs) {
+  const int64_t rank = rank_of(weights[0]), cols = weights[0].cols();
+  if (rank == 0) return;
+  const int32_t* starts = worker.step.shared.starts;
+  const int64_t end = worker.end(pairs);
+  size_t expert = 0;
+  for (int64_t i = worker.begin(pairs); i < end; ++i) {
+    while (starts[expert + 1] <= i) ++expert;
+    worker.step.vector.project(weights[expert].packed->parts->low_rank, cols, rows + i * cols, 0, rank, worker.step.shared.latents + i * rank);
   }
 }
 
@@ -153,11 +167,13 @@ void run(Worker& worker, const Experts& op) {
   gather(worker, op);
   worker.wait();
   quantize_pairs(worker, op.gate_up[0], worker.step.shared.gathered, pairs);
+  project_pairs(worker, op.gate_up, worker.step.shared.gathered, pairs);
   worker.wait();
   run_gate_up(worker, op);
   worker.wait();
   rotate_hidden(worker, op, pairs);
   quantize_pairs(worker, op.down[0], worker.step.shared.hidden, pairs);
+  project_pairs(worker, op.down, worker.step.shared.hidden, pairs);
   worker.wait();
   run_down(worker, op);
   worker.wait();

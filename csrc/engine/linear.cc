@@ -26,8 +26,9 @@ void multiply(const Worker& worker, const Weight& weight, const Inputs& inputs, 
   const Matrix& m = *weight.packed;
   const int64_t first = begin / kTileRows, last = ceil_div(end, kTileRows);
   float* origin = y - begin;  // kernels count rows from the matrix's first
-  if (worker.step.input.exact) worker.step.kernels.exact(m, inputs.rows, inputs.count, origin, y_stride, first, last, worker.own.decoded);
-  else run_fast(worker.step.kernels, m, inputs.quantized, inputs.count, origin, y_stride, first, last, worker.own.decoded);
+  const PartInputs beside{inputs.rows, inputs.stride, inputs.latent, rank_of(weight)};
+  if (worker.step.input.exact) run_tiles_exact(worker.step.kernels, m, beside, inputs.count, origin, y_stride, first, last, worker.own.decoded);
+  else run_tiles_fast(worker.step.kernels, m, inputs.quantized, beside, inputs.count, origin, y_stride, first, last, worker.own.decoded);
 }
 
 namespace {
@@ -55,11 +56,14 @@ Span next_span(const Worker& worker, const Linear& op, size_t begin) {
 }
 
 // One row is prepared by each worker for itself, which is cheaper than to wait for another; more rows are shared out. Of what is quantized the
-// fp32 row is kept no longer than that takes. `second` is for another form of an input whose first form is still needed.
-Inputs prepare(Worker& worker, const Linear& op, const Part& part, bool second = false) {
+// fp32 row is kept no longer than that takes, unless there are products beside the codes. `second` is for another form of an input whose
+// first form is still needed.
+Inputs prepare(Worker& worker, const Linear& op, Span span, bool second = false) {
   const Step& step = worker.step;
+  const Part& part = op.parts[span.begin];
   const int64_t cols = part.weight.cols(), width = worker.width(op.source), rows = worker.rows;
   const bool alone = rows == 1, quantized = packed_fast(worker, part), normed = op.norm.kind != Norm::Kind::none;
+  const bool kept = !quantized || std::any_of(&part, &part + (span.end - span.begin), [](const Part& one) { return adds_parts(one.weight); });
   const int64_t rotation = rotation_of(part.weight);
   float* own = second ? worker.own.second : worker.own.normed;
   float* out = alone ? own : (second ? step.shared.second : step.shared.normed);
@@ -67,7 +71,7 @@ Inputs prepare(Worker& worker, const Linear& op, const Part& part, bool second =
   const int64_t begin = alone ? 0 : worker.begin(rows), end = alone ? 1 : worker.end(rows);
   for (int64_t r = begin; r < end; ++r) {
     const float* x = worker.row(op.source, r);
-    float* place = quantized ? own : out + r * cols;
+    float* place = kept ? out + r * cols : own;
     if (normed) {
       step.vector.norm(op.norm, x, cols, place);
       x = place;
@@ -83,6 +87,37 @@ Inputs prepare(Worker& worker, const Linear& op, const Part& part, bool second =
   Inputs inputs{moved ? out : worker.row(op.source, 0), moved ? cols : width, {}, rows};
   if (quantized) inputs.quantized = activations_of(*part.weight.packed, bytes, 0);
   return inputs;
+}
+
+// Where V·x of the low rank of part `index` lies.
+float* latents_of(const Worker& worker, const Linear& op, size_t index) {
+  int64_t before = 0;
+  for (size_t i = 0; i < index; ++i) before += rank_of(op.parts[i].weight);
+  return worker.step.shared.latents + worker.step.max_rows * before;
+}
+
+Inputs inputs_of(const Worker& worker, const Linear& op, size_t index, Inputs inputs) {
+  inputs.latent = latents_of(worker, op, index);
+  return inputs;
+}
+
+// V·x of the low ranks of parts [begin, end): all workers share the (row, rank) pairs, and see the results.
+void project(Worker& worker, const Linear& op, Span span, const Inputs& inputs) {
+  bool any = false;
+  for (size_t i = span.begin; i < span.end; ++i) {
+    const Weight& weight = op.parts[i].weight;
+    const int64_t rank = rank_of(weight);
+    if (rank == 0) continue;
+    any = true;
+    float* latents = latents_of(worker, op, i);
+    const int64_t end = worker.end(inputs.count * rank);
+    for (int64_t at = worker.begin(inputs.count * rank); at < end;) {
+      const int64_t r = at / rank, first = at % rank, last = std::min(rank, first + end - at);
+      worker.step.vector.project(weight.packed->parts->low_rank, weight.cols(), inputs.rows + r * inputs.stride, first, last, latents + r * rank);
+      at += last - first;
+    }
+  }
+  if (any) worker.wait();
 }
 
 void finish(const Worker& worker, const Linear& op, const Part& a, const Part* b, int64_t begin, int64_t end, int64_t stride) {
@@ -144,7 +179,7 @@ void run_parts(const Worker& worker, const Linear& op, Span span, const Inputs& 
   for (size_t i = span.begin; i < span.end; ++i) {
     const Part& part = op.parts[i];
     const int64_t begin = std::max<int64_t>(worker.begin(total) - before, 0), end = std::min(worker.end(total) - before, tiles_of(part));
-    if (begin < end) run_rows(worker, op, part, inputs, part.begin + begin * kTileRows, std::min(part.begin + end * kTileRows, part.end));
+    if (begin < end) run_rows(worker, op, part, inputs_of(worker, op, i, inputs), part.begin + begin * kTileRows, std::min(part.begin + end * kTileRows, part.end));
     before += tiles_of(part);
   }
 }
@@ -154,15 +189,20 @@ void run_parts(const Worker& worker, const Linear& op, Span span, const Inputs& 
 void run(Worker& worker, const Linear& op) {
   if (worker.rows == 0) return;
   if (op.gated) {
-    const Inputs gate = prepare(worker, op, op.parts[0]);
-    const bool alike = next_span(worker, op, 0).end == 2;
-    run_gated(worker, op, gate, alike ? gate : prepare(worker, op, op.parts[1], true));
+    const Span first = next_span(worker, op, 0);
+    const bool alike = first.end == 2;
+    const Inputs gate = prepare(worker, op, first);
+    const Inputs up = alike ? gate : prepare(worker, op, {1, 2}, true);
+    project(worker, op, first, gate);
+    if (!alike) project(worker, op, {1, 2}, up);
+    run_gated(worker, op, inputs_of(worker, op, 0, gate), inputs_of(worker, op, 1, up));
     worker.wait();
     return;
   }
   for (size_t begin = 0; begin < op.parts.size();) {
     const Span span = next_span(worker, op, begin);
-    const Inputs inputs = prepare(worker, op, op.parts[begin]);
+    const Inputs inputs = prepare(worker, op, span);
+    project(worker, op, span, inputs);
     run_parts(worker, op, span, inputs);
     begin = span.end;
     worker.wait();

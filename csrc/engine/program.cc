@@ -12,7 +12,7 @@ namespace {
 // What the operations need of the workspace, in numbers of each kind.
 struct Needs {
   int64_t input_cols = 16, second_cols = 0, quantized_bytes = 0, quantized_groups = 0, angles = 0, experts = 0, pair_rows = 0, gathered = 0, hidden = 0, expert_out = 0;
-  int64_t top_k = 0, head_dim = 0, decoded = 0;
+  int64_t top_k = 0, head_dim = 0, decoded = 0, latents = 0;
   bool remembers = false;
 
   void weight(const Weight& w) {
@@ -27,7 +27,9 @@ struct Needs {
   void operator()(const Normalize&) {}
   void operator()(const Select&) {}
   void operator()(const Linear& op) {
-    for (const Part& part : op.parts) weight(part.weight);
+    int64_t ranks = 0;
+    for (const Part& part : op.parts) weight(part.weight), ranks += rank_of(part.weight);
+    latents = std::max(latents, ranks);
     if (!op.gated) return;
     const Weight &gate = op.parts[0].weight, &up = op.parts[1].weight;
     if (group_of(gate) != group_of(up) || rotation_of(gate) != rotation_of(up)) second_cols = std::max(second_cols, gate.cols());
@@ -50,6 +52,7 @@ struct Needs {
     gathered = std::max(gathered, op.top_k * op.router.cols());
     hidden = std::max(hidden, op.top_k * op.down[0].cols());
     expert_out = std::max(expert_out, op.top_k * op.down[0].rows());
+    latents = std::max(latents, op.top_k * std::max(rank_of(op.gate_up[0]), rank_of(op.down[0])));
   }
 };
 
@@ -121,6 +124,7 @@ struct Program::State {
     arena.want(shared.gathered, max_rows * needs.gathered);
     arena.want(shared.hidden, max_rows * needs.hidden);
     arena.want(shared.expert_out, max_rows * needs.expert_out);
+    arena.want(shared.latents, max_rows * needs.latents);
     arena.want(positions, max_rows);
     arena.want(segment_of_row, max_rows);
   }

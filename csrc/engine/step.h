@@ -29,6 +29,7 @@ struct Workspace {
   float* gathered;       // [max_rows · top_k, inputs] fp32 rows in that order
   float* hidden;         // [max_rows · top_k, width]
   float* expert_out;     // [max_rows · top_k, outputs]
+  float* latents;        // V·x of the low ranks of an operation's matrices: [max_rows, rank] one after another; of experts [max_rows · top_k, rank]
 };
 
 // A worker's own memory.
@@ -94,6 +95,7 @@ struct Inputs {
   int64_t stride;
   Activations quantized;
   int64_t count;
+  const float* latent = nullptr;  // [count, rank] where the matrix has a low rank
 };
 
 // Names the form of int8 activations that a packed matrix wants; 0 for a dense one.
@@ -103,6 +105,16 @@ inline int64_t group_of(const Weight& weight) {
 
 // Block of the rotation that its inputs go through; 0 for none.
 inline int64_t rotation_of(const Weight& weight) { return weight.packed != nullptr ? weight.packed->rotation : 0; }
+
+// Whether it holds something beside its codes that reads its input in fp32.
+inline bool adds_parts(const Weight& weight) {
+  return weight.packed != nullptr && weight.packed->parts != nullptr && weight.packed->parts->adds();
+}
+
+// Rank of what a packed matrix holds beside its codes; 0 for none.
+inline int64_t rank_of(const Weight& weight) {
+  return weight.packed == nullptr || weight.packed->parts == nullptr ? 0 : weight.packed->parts->low_rank.rank;
+}
 
 void quantize_rows(const Worker& worker, const Matrix& like, const float* x, int64_t stride, int64_t begin, int64_t end, const QuantizedRows& out);
 Activations activations_of(const Matrix& like, const QuantizedRows& rows, int64_t first);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kbit/engine.h"
+#include "vector/trellis_ops.h"
 
 namespace kbit {
 
@@ -58,6 +59,15 @@ struct VectorOps {
   // A block in fp32: keys [head_dim, 32], values [32, head_dim], positions below `used`. fp32 blocks are used where they lie.
   void (*expand)(engine::CacheFormat format, const uint8_t* block, int64_t head_dim, int64_t used, float* keys, float* values);
   void (*attend)(const PageQueries& queries, const float* keys, const float* values);
+  // latent[k] = scale[k] · Σ_j V[k, j] · x[j] for k in [begin, end).
+  void (*project)(const LowRank& part, int64_t inputs, const float* x, int64_t begin, int64_t end, float* latent);
+  // y[t · y_stride + r] += what the parts beside the codes make of token t, for the rows r of tiles [begin, end). `turned` has room for
+  // 16 · inputs floats where there are outliers. latent [tokens, latent_stride].
+  void (*add_parts)(const Matrix& m, const float* x, int64_t x_stride, const float* latent, int64_t latent_stride, int64_t tokens, float* y,
+                    int64_t y_stride, int64_t begin, int64_t end, float* turned);
+  // Tiles [begin, end) of a pruned matrix as a plane of eight bits.
+  void (*fill_pruned)(const Matrix& m, int64_t begin, int64_t end, uint8_t* planes);
+  const TrellisOps* trellis;  // for the encoder
 };
 
 // Bytes of a block: one head's keys and values for the positions of a page.

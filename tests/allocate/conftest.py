@@ -40,7 +40,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.data.mul_(6)
     folder = tmp_path_factory.mktemp("allocate") / "model"
     model.save_pretrained(folder)
-    source = files("kbit").joinpath("data", "quill-4.5m")
+    source = files("kbit").joinpath("data", "quill-4.2m")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(str(source.joinpath(name)), folder / name)
     return folder

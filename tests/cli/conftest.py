@@ -114,7 +114,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("tiny") / "model"
     transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    source = files("kbit").joinpath("data", "quill-4.5m")
+    source = files("kbit").joinpath("data", "quill-4.2m")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(str(source.joinpath(name)), folder / name)
     return folder

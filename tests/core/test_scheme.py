@@ -311,6 +311,7 @@ def test_json_names_every_field():
         "scale_dtype": "fp16",
         "methods": [],
         "dims": 1,
+        "parts": [],
     }
     assert set(NF4.to_json()) == {"version", *(field.name for field in fields(Scheme))}
 

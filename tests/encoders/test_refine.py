@@ -61,7 +61,7 @@ def test_scales_are_least_squares_rounded(text: str, monkeypatch: pytest.MonkeyP
         unit = (levels[chosen.codes[r]] - chosen.scales.zero[r, chosen.group]).astype(np.float64)
         design = np.stack([np.where(chosen.group == g, unit, 0) @ root for g in range(expected.shape[1])], 1)
         expected[r] = np.linalg.lstsq(design, weights[r] @ root, rcond=None)[0]
-    monkeypatch.setattr("kbit.encoders.refine._sweep_codes", lambda *_: None)
+    monkeypatch.setattr("kbit.encoders.refine.sweep_codes", lambda *_: None)
     refine([chosen], levels, fit_levels=False, rounds=1)
     np.testing.assert_allclose(chosen.scales.value, expected, rtol=2e-3)
 
@@ -78,7 +78,7 @@ def test_levels_are_least_squares_over_all_matrices(monkeypatch: pytest.MonkeyPa
         design.append(np.stack([((chosen.codes == code) * scale) @ root for code in range(4)], -1).reshape(-1, 4))
         aim.append((chosen.weights @ root).ravel())
     expected = np.linalg.lstsq(np.concatenate(design), np.concatenate(aim), rcond=None)[0]
-    monkeypatch.setattr("kbit.encoders.refine._sweep_codes", lambda *_: None)
+    monkeypatch.setattr("kbit.encoders.refine.sweep_codes", lambda *_: None)
     monkeypatch.setattr("kbit.encoders.refine._fit_scales", lambda *_: None)
     np.testing.assert_allclose(refine(matrices, levels, fit_levels=True, rounds=1), np.sort(expected), rtol=1e-3)
 

@@ -11,6 +11,7 @@ from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.nearest import encode
 from kbit.grids import levels_for
+from kbit.native import available_isas, isa, set_isa
 from kbit.native import trellis as native
 from kbit.tensor.trellis import MULTIPLIERS, pack_steps, state_bits, unpack_indices
 
@@ -155,6 +156,20 @@ def test_compensated_errors_lose_less(text: str) -> None:
     assert loss(compensated.dequantize()) < 0.6 * loss(plain.dequantize())
     again = encode_gptq(weights, scheme, hessian, threads=3)
     assert all(again.parts()[name].tobytes() == part.tobytes() for name, part in compensated.parts().items())
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_every_instruction_set_chooses_the_same(bits: int) -> None:
+    weights, hessian, scheme = normal(bits, 6, 150), hessian_of(150, bits), Scheme.parse(f"trellis{bits}:g64+imp+gptq")
+    before, found = isa(), set()
+    try:
+        for name in available_isas():
+            set_isa(name)
+            for tensor in (encode_gptq(weights, scheme, hessian), encode(weights, Scheme.parse(f"trellis{bits}:g64"))):
+                found.add(b"".join(part.tobytes() for part in tensor.parts().values()))
+    finally:
+        set_isa(before)
+    assert len(found) == 2
 
 
 def test_a_stack_is_its_matrices() -> None:

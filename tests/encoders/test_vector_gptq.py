@@ -120,7 +120,7 @@ def test_the_codebook_is_fitted_again_to_what_gptq_chose() -> None:
     weights, hessian = problem(96, 192, seed=6)
     scheme = Scheme.parse("vq2d3:g96+imp+gptq")
     refitted = encode_gptq(weights, scheme, hessian)
-    kept = encode_gptq(weights[None], scheme, hessian[None])  # a stack, whose matrices share one codebook
+    kept = encode_gptq(np.stack([weights] * 2), scheme, np.stack([hessian] * 2))  # matrices of a stack share one codebook
     assert not np.array_equal(refitted.levels, kept.levels)
     assert output_error(weights, refitted.dequantize(), hessian) < output_error(weights, kept.dequantize()[0], hessian)
 

@@ -66,7 +66,7 @@ def test_bits_of_other_models_are_refused(checkpoint: Checkpoint, tmp_path: Path
     quantize_folder(checkpoint("llama"), tmp_path / "packed", "nf4:g16", progress=False)
     quantize_folder(checkpoint("llama"), tmp_path / "nested", NESTED, progress=False)
     for path in (tmp_path / "packed", checkpoint("llama")):
-        with pytest.raises(ModelError, match="expected nested codes to take 3 bits of, got none"):
+        with pytest.raises(ModelError, match="expected nested codes or a cascade to take 3 bits of, got none"):
             Engine.load(path, bits=3)
     with pytest.raises(SchemeError, match="2…6 bits, got 7"):
         Engine.load(tmp_path / "nested", bits=7)

@@ -25,7 +25,7 @@ def test_every_stored_bit_is_counted_once(tiny_folder: Folder, tmp_path: Path, s
         assert stored.manifest is not None
         tensors = [stored.quantized(name) for name in stored.manifest.modules]
         weights = sum(rows * cols for rows, cols in (tensor.shape for tensor in tensors))
-        bits = {"codes": 0.0, "scales": 0.0, "zero_points": 0.0, "codebook": 0.0, "padding": 0.0}
+        bits = {"codes": 0.0, "scales": 0.0, "zero_points": 0.0, "codebook": 0.0, "padding": 0.0} | dict.fromkeys(PACKED_PARTS[5:], 0.0)
         for tensor in tensors:
             for part, share in tensor.bits_breakdown().items():
                 bits[part] += share * tensor.shape[0] * tensor.shape[1]

@@ -119,7 +119,7 @@ def test_bad_limits() -> None:
 
 
 def test_a_measured_original_takes_the_place_of_the_curve() -> None:
-    folder = Path(str(files("kbit").joinpath("data", "quill-4.5m")))
+    folder = Path(str(files("kbit").joinpath("data", "quill-4.2m")))
     text = folder.parent / "books"
     asked = {"models": [str(folder)], "family": "opt", "context": 256, "roofs": ROOFS, "schemes": ["16", "nf4:g64+gptq"]}
     guessed = advise(GB, **asked).options[1].candidate  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from kbit.study.advise.footprint import ModelShape, packed_size
 from kbit.study.advise.models import find_models, known_families
 from kbit.tensor.quantized import part_shapes
 
-EMBEDDED = Path(str(files("kbit").joinpath("data", "quill-4.5m")))
+EMBEDDED = Path(str(files("kbit").joinpath("data", "quill-4.2m")))
 CONFIG = json.loads((EMBEDDED / "config.json").read_text())
 
 

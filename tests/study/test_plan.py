@@ -13,7 +13,7 @@ Planned = Callable[..., Path]
 
 def test_reads_every_combination_once(planned: Planned) -> None:
     plan = StudyPlan.read(planned("read"))
-    texts = [scheme.text for scheme in plan.schemes]
+    texts = [planned.scheme.text for planned in plan.schemes]
     assert texts == ["16", "int3:g32", "int3:g32+imp+gptq", "nf3:g32", "nf3:g32+imp+gptq"]
     assert [(model.name, model.family) for model in plan.models] == [("a", "tiny"), ("b", "other")]
     assert plan.text.windows == 3
@@ -25,8 +25,18 @@ def test_reads_every_combination_once(planned: Planned) -> None:
 def test_schemes_by_their_text_and_without_originals(planned: Planned) -> None:
     new = '[[schemes]]\nschemes = ["float4e2:g32:e4m3", "int3:g32"]\n[[schemes]]\n'
     plan = StudyPlan.read(planned("texts", ("[[schemes]]\n", new), ('name = "tiny"\n', 'name = "tiny"\noriginals = false\n')))
-    assert [scheme.text for scheme in plan.schemes][:2] == ["float4e2:g32:e4m3", "int3:g32"]
+    assert [planned.scheme.text for planned in plan.schemes][:2] == ["float4e2:g32:e4m3", "int3:g32"]
     assert len(plan.schemes) == 5
+
+
+def test_schemes_for_some_models_and_without_speed(planned: Planned) -> None:
+    new = '[speed]\nthreads = [1]\n[[schemes]]\nschemes = ["int5:g32", "int3:g32"]\nmodels = ["b"]\nspeed = false\n[[schemes]]\n'
+    plan = StudyPlan.read(planned("some", ("[[schemes]]\n", new)))
+    cells = expand(plan, "machine")
+    schemes = {model: [cell.scheme for cell in cells.quality if cell.model == model] for model in ("a", "b")}
+    assert schemes["a"] == ["16", "int3:g32", "int3:g32+imp+gptq", "nf3:g32", "nf3:g32+imp+gptq"]
+    assert schemes["b"] == ["16", "int5:g32", "int3:g32", "int3:g32+imp+gptq", "nf3:g32", "nf3:g32+imp+gptq"]
+    assert [cell.scheme for cell in cells.speed] == ["16", "int3:g32", "nf3:g32"] * 2
 
 
 @pytest.mark.parametrize(
@@ -39,6 +49,7 @@ def test_schemes_by_their_text_and_without_originals(planned: Planned) -> None:
         ('paths = ["heldout.txt"]', 'paths = ["nowhere.txt"]', r"text\.paths: expected a text, got nothing"),
         ('grids = ["int", "nf"]', 'grids = ["int", "nff"]', r"schemes\[0\].*unknown grid 'nff'.*did you mean 'nf'"),
         ('"imp+gptq"', '"imp+gtpq"', r"schemes\[0\].*unknown method 'gtpq'.*did you mean 'gptq'"),
+        ("bits = [3]", 'bits = [3]\nmodels = ["bb"]', r"schemes\[0\]\.models: no model 'bb' in this plan.*did you mean 'b'"),
         ("bits = [3]", "bits = [9]", r"schemes\[0\].*1…8 bits, got 9"),
         ("group_sizes = [32]", "group_sizes = [33]", r"schemes\[0\].*group_size"),
         ('family = "other"', 'famly = "other"', r"models\[1\]\.famly: unknown word"),
@@ -60,7 +71,7 @@ def test_names_file_and_field(planned: Planned, old: str, new: str, message: str
 def test_methods_that_look_at_weights_alone_need_no_calibration(planned: Planned) -> None:
     calibration = '[calibration]\npaths = ["text.txt"]\ntokens = 128\n'
     bare = planned("bare", (calibration, ""), ('"imp+gptq"', '"hqq"'))
-    assert [scheme.text for scheme in StudyPlan.read(bare).schemes][2] == "int3:g32+hqq"
+    assert [planned.scheme.text for planned in StudyPlan.read(bare).schemes][2] == "int3:g32+hqq"
     both = planned("both", ('"imp+gptq"', '"hqq", "imp+gptq"'))
     cells = {cell.scheme: cell for cell in expand(StudyPlan.read(both), "here").quality if cell.model == "a"}
     assert (cells["int3:g32+hqq"].calibration_sha256, cells["int3:g32+hqq"].calibration_tokens) == ("", 0)

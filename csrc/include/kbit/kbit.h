@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kbit/parts.h"
+
 namespace kbit {
 
 constexpr int kTileRows = 16;    // rows of a tile
@@ -59,6 +61,7 @@ struct Matrix {
   int64_t rotation = 0;  // block of the rotation that the inputs go through first (csrc/rotation.cc); 0: none
   Variant variant[kTokenClasses];  // automatic until `select_variant`
   bool trellis;                    // codes are the steps of a trellis (csrc/trellis.h): set before `build`
+  const Parts* parts = nullptr;    // what there is beside the codes; of a pruned matrix `planes` is null and `bits` 8
 };
 
 static constexpr int plane_count(int bits) { return bits == 7 ? 3 : (bits == 3 || bits == 5 || bits == 6 ? 2 : 1); }

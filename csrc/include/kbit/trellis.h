@@ -46,7 +46,7 @@ struct TrellisBlock {
 };
 
 // Least Σ_j (e_j R_jj + carried_j + Σ_{i<j} e_i R_ij)² found over the paths from `state` [rows], which becomes the state after `keep` columns.
-// Paths that cost far more than the best one are given up, so that about a quarter of the states carry errors.
+// Paths that cost far more than the best one are given up: about a quarter of the states keep theirs.
 // `steps` and `error` are [rows, cols]; columns from `keep` on are those of the path that was found as well.
 Status trellis_compensate(const TrellisCode& code, const TrellisBlock& block, uint16_t* state, uint8_t* steps, float* error, int threads);
 

@@ -82,7 +82,7 @@ def _factors(size: NDArray[np.float64], alpha: float) -> Float32:
 def _loss(model: nn.Module, target: Target, hessian: Float32, scale: Float32, threads: int) -> float:
     weight = model.get_parameter(target.parameter).detach()
     array = (weight.T if target.transposed else weight).float().numpy()
-    scheme = replace(target.scheme, methods=())
+    scheme = replace(target.scheme, methods=(), parts=())  # parts are found once, for the scale that is taken
     importance = np.diagonal(hessian) / np.square(scale) if "imp" in target.scheme.methods else None
     encoded = encode(np.ascontiguousarray(array * scale), scheme, name=target.name, importance=importance, threads=threads)
     error = array - encoded.dequantize() / scale

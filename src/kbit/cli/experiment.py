@@ -81,7 +81,7 @@ class Experiment:
         tokens: tokens of text at most, the same share of every book.
     """
 
-    name = "quill-4.5m"
+    name = "quill-4.2m"
 
     def __init__(self, bits: Sequence[int], tokens: int) -> None:
         self.plans = plans(bits)

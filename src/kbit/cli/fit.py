@@ -99,13 +99,12 @@ def _say(fitting: "Fitting", output: Output) -> None:
 
 def error_table(laws: "Sequence[FittedLaw]") -> str:
     """Forms with their held-out errors, overall and for the precisions that most models have."""
-    counts: dict[str, int] = {}
-    for miss in laws[0].misses:
-        counts[miss.row.precision] = counts.get(miss.row.precision, 0) + 1
-    shown = [name for name, _ in sorted(counts.items(), key=lambda item: -item[1])[:6]]
+    from kbit.study.fitting import error_columns
+
+    shown, column_of = error_columns(laws)
     table = []
     for one in laws:
-        inside = {name: [abs(miss.error) for miss in one.misses if miss.row.precision == name and miss.beyond == 0] for name in shown}
+        inside = {name: [abs(miss.error) for miss in one.misses if column_of(miss.row) == name and miss.beyond == 0] for name in shown}
         table.append([one.law.form, _figure(one.heldout_error), *(_figure(_median(errors)) for errors in inside.values())])
     return columns(["form", "all", *(f"{name} inside" for name in shown)], table)
 

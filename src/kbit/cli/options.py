@@ -6,7 +6,7 @@ import typer
 
 __all__ = ["Bits", "Context", "Debug", "Json", "Limit", "Mode", "Overwrite", "Stride", "Texts", "Threads"]
 
-Bits = Annotated[int | None, typer.Option("--k", metavar="K", help="Of a model of nested codes, run the first K bits.")]
+Bits = Annotated[int | None, typer.Option("--k", metavar="K", help="Of a model of nested codes or cascades, run the first K bits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout; progress goes to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Threads = Annotated[

@@ -90,7 +90,7 @@ def open_writer(path: Path, *, mode: str = "fast", bits: int | None = None, **op
     Args:
         path: the folder.
         mode: arithmetic of packed layers.
-        bits: run the first so many bits of nested codes, which the engine alone does.
+        bits: run the first so many bits of nested codes or cascades, which the engine alone does.
         options: of the engine.
     """
     options["bits"] = bits

@@ -2,12 +2,13 @@
 
 A scheme has a short text form, used everywhere (command line, file, report):
 
-    text     = grid bits [detail] { ":" option } { "+" method }     |  "16"  (leave the tensor alone)
+    text     = grid bits [detail] { ":" option } { "+" method } { "+" part }     |  "16"  (leave the tensor alone)
     grid     = int | float | log | nf | quantile | dynamic | kmeans | nested | trellis | vq | nvq
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
     method   = "rotate" | "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
+    part     = "outlier" P, "lowrank" R, … beside the packed matrix (`kbit.core.parts`)
 
 Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,
 ``vq2d3:g96``, ``vq2.5d2:g128``.
@@ -21,6 +22,7 @@ from typing import Any, Literal, Self
 
 from kbit.core.errors import SchemeError
 from kbit.core.methods import METHODS, checked_methods
+from kbit.core.parts import Parts, checked_parts, is_part, read_parts
 from kbit.core.registry import suggest
 from kbit.core.rotation import rotation_block
 from kbit.core.shown import shown
@@ -53,6 +55,9 @@ GRIDS: Mapping[str, range] = {
 VECTOR_GRIDS = ("vq", "nvq")
 VECTOR_BITS: Mapping[int, tuple[int, ...]] = {2: (2, 3, 4, 5, 6), 3: (3, 6)}
 
+#: bits of all levels of a cascade: encoders choose a weight's codes among all of their sums
+MOST_CASCADE_BITS = 8
+
 #: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
 DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
 
@@ -79,6 +84,7 @@ class Scheme:
         scale_dtype: ``fp16``, ``e4m3`` (one fp32 a tensor above) or ``dq8`` (int8, one fp32 a 16-row tile above).
         methods: how codes are chosen beyond the nearest level, words of `kbit.core.methods.METHODS`; ``imp`` and ``hqq`` imply ``mse``.
         dims: neighbouring weights of a row that one code stands for; 1 but for the grids ``vq`` and ``nvq``.
+        parts: what is stored beside the codes, words of `kbit.core.parts`.
     """
 
     grid: str
@@ -91,12 +97,14 @@ class Scheme:
     scale_dtype: ScaleDType = "fp16"
     methods: tuple[str, ...] = ()
     dims: int = 1
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", checked_methods(self.methods))
+        object.__setattr__(self, "parts", checked_parts(self.parts))
         if self.grid == "none":
             options = tuple(getattr(self, field.name) for field in fields(self))[1:]
-            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", (), 1)
+            expected = (16, None, None, DEFAULT_GROUP_SIZE, True, "absmax", "fp16", (), 1, ())
             if options != expected or [type(option) for option in options] != [type(option) for option in expected]:
                 raise SchemeError("scheme '16' takes no options: it leaves the tensor as it is")
             return
@@ -123,6 +131,61 @@ class Scheme:
             raise SchemeError(f"'hqq' optimises the scales of codes that each stand for one weight: expected none with {self.grid!r}")
         if "hqq" in self.methods or "imp" in self.methods:  # an absmax scale knows neither norm nor importance
             object.__setattr__(self, "scale_search", "mse")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        spec = self.spec
+        if self.parts and self.grid == "nested":
+            raise SchemeError(f"nested codes are read at fewer bits too, where their parts would not fit: expected none, got {self.text!r}")
+        if (self.dims > 1 or self.grid == "trellis") and any(not word.startswith("lowrank") for word in self.parts):
+            raise SchemeError(
+                f"codes of the {self.grid} grid are chosen together, so none can be left out or kept in 16 bits: expected no part but "
+                f"'lowrank', got {self.text!r}"
+            )
+        if spec.residual:
+            self._check_residual()
+        if (spec.pruned or spec.truncate is not None) and not self.symmetric:
+            raise SchemeError(f"pruning keeps a level for 0, which {self.text!r} does not have: expected a scheme without 'asym'")
+        if not spec.pruned:
+            return
+        if "actorder" in self.methods:
+            raise SchemeError(f"pruning chooses among neighbours from left to right: expected {self.text!r} without 'actorder'")
+        if self.bits == 8 and self.grid in ("kmeans", "quantile"):
+            raise SchemeError(f"{self.grid}8 has no code left for 0: expected at most 7 bits with pruning, got {self.text!r}")
+        if spec.kept(1 << 20) * self.bits + (1 << 20) >= (1 << 20) * self.bits:
+            raise SchemeError(
+                f"the mask of {self.text!r} takes a bit a weight, which is no less than its codes save: prune more, or store more bits"
+            )
+
+    def _check_residual(self) -> None:
+        spec, text = self.spec, self.text
+        if not self.symmetric or self.scale_dtype != "fp16":
+            raise SchemeError(
+                f"levels of a cascade are codes times scales of fp16: expected neither 'asym', 'e4m3' nor 'dq8', got {text!r}"
+            )
+        if spec.pruned or spec.truncate is not None:
+            raise SchemeError(f"a cascade has codes for every weight on every level: expected no pruning nor truncation, got {text!r}")
+        if spec.successive and len(self.parts) > 1:
+            raise SchemeError(f"the first levels of a successive cascade stand alone, without parts: expected no other part, got {text!r}")
+        if {"hqq", "actorder"} & set(self.methods) and not spec.successive:
+            raise SchemeError(
+                f"a cascade chooses the scales of its levels together, group by group: expected no hqq nor actorder, got {text!r}"
+            )
+        if self.bits + sum(spec.residual) > MOST_CASCADE_BITS:
+            raise SchemeError(
+                f"the levels of a cascade have at most {MOST_CASCADE_BITS} bits together, got {self.bits + sum(spec.residual)} in {text!r}"
+            )
+        for bits in spec.residual:
+            self._level(bits)
+        if not spec.successive:
+            object.__setattr__(self, "scale_search", "mse")  # the levels' scales are searched together
+
+    def _level(self, bits: int) -> Self:
+        return replace(self, bits=bits, exponent_bits=None, methods=(), parts=())
+
+    def residual_schemes(self) -> tuple[Self, ...]:
+        """What each residual level is, as a tensor of its own; ``float`` levels take the exponent bits that their bits have by default."""
+        return tuple(self._level(bits) for bits in self.spec.residual)
 
     def _check_trellis(self) -> None:
         if self.scale_dtype == "dq8":
@@ -177,7 +240,7 @@ class Scheme:
         text = text.strip()
         if text == "16":
             return cls("none", 16)
-        start, *methods = text.split("+")
+        start, *words = text.split("+")
         head, *options = start.split(":")
         match = _HEAD.fullmatch(head)
         if match is None:
@@ -195,7 +258,19 @@ class Scheme:
             values[key] = value
         if "group_size" not in values and values.get("dims") == 3:
             values["group_size"] = 96
-        return cls(**values, methods=tuple(methods))
+        first = next((index for index, word in enumerate(words) if is_part(word)), len(words))
+        if late := [word for word in words[first:] if word in METHODS]:
+            raise SchemeError(f"expected methods before parts in scheme {shown(text)}, got {late[0]!r} after {words[first]!r}")
+        return cls(**values, methods=tuple(words[:first]), parts=tuple(words[first:]))
+
+    @property
+    def _searched_anyway(self) -> bool:
+        return self.grid == "trellis" or (bool(self.spec.residual) and not self.spec.successive)
+
+    @property
+    def spec(self) -> Parts:
+        """The parts as numbers."""
+        return read_parts(self.parts)
 
     @property
     def text(self) -> str:
@@ -209,9 +284,9 @@ class Scheme:
             parts[0] += f"r{self.per_octave}"
         parts.append(f"g{self.group_size}")
         parts += ["asym"] * (not self.symmetric)
-        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods) and self.grid != "trellis")
+        parts += ["mse"] * (self.scale_search == "mse" and not {"hqq", "imp"} & set(self.methods) and not self._searched_anyway)
         parts += [self.scale_dtype] * (self.scale_dtype != "fp16")
-        return "+".join([":".join(parts), *self.methods])
+        return "+".join([":".join(parts), *self.methods, *self.parts])
 
     def for_row(self, cols: int) -> Self:
         """What a weight with rows of `cols` elements is recorded as.
@@ -235,7 +310,7 @@ class Scheme:
 
     def to_json(self) -> dict[str, Any]:
         """JSON object with a version; the inverse of `from_json`."""
-        return {"version": SCHEME_VERSION, **asdict(self), "methods": list(self.methods)}
+        return {"version": SCHEME_VERSION, **asdict(self), "methods": list(self.methods), "parts": list(self.parts)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -300,9 +375,10 @@ def _parse_option(option: str, text: str) -> tuple[str, Any]:
         return "scale_search", option
     if option in ("fp16", "e4m3", "dq8"):
         return "scale_dtype", option
-    if option in METHODS:
+    if option in METHODS or is_part(option):
         raise SchemeError(
-            f"{option!r} is a method in scheme {shown(text)}: expected it at the end after a '+', such as 'int3:g64+{option}'"
+            f"{option!r} is a {'method' if option in METHODS else 'part'} in scheme {shown(text)}: "
+            f"expected it at the end after a '+', such as 'int3:g64+{option}'"
         )
     raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
 

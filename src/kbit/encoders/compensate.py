@@ -7,6 +7,9 @@ they stayed real numbers, w_g + v_g R_gg⁻¹, or of some multiples of it the on
 Groups go by falling mean diagonal of H, and so do the columns of a group: what matters most is rounded while most can still make up for
 it, and each group has its scale in one piece (Gafni et al., "Dual precision quantization", 2025, call it group-aware reordering).
 
+Weights that codes do not decide (`Holes`) take part all the same: one in 16 bits hits its target, and so makes up for all errors before it
+at once; one that is pruned is an error as large as itself, which later columns make up for.
+
 Work is done in blocks: v of a block comes from all errors before it by one matrix product, and inside by rank-1 updates.
 """
 
@@ -18,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.encoders.group_scales import GroupScales
-from kbit.encoders.reference import nearest_codes
+from kbit.encoders.holes import Holes, round_column
 
 __all__ = ["BLOCK", "Columns", "column_order", "compensate"]
 
@@ -43,12 +46,14 @@ class Columns:
         order: the column that each was.
         group: the group of each.
         importance: of the columns as they were, float32 [cols], for the search of scales; None for none.
+        holes: weights that codes do not decide, by columns as they were; None for none.
     """
 
     values: Float32
     order: Indices
     group: Indices
     importance: Float32 | None
+    holes: Holes | None = None
 
 
 def column_order(diagonal: Float32, group_size: int) -> Indices:
@@ -69,41 +74,50 @@ def compensate(
     scales: GroupScales,
     levels: Float32,
     *,
+    grouped: bool,
     dynamic: bool,
     multipliers: tuple[float, ...],
     block: int = BLOCK,
 ) -> Bytes:
-    """Codes [rows, cols], columns where they were before they were put in order; `scales` then holds what they were chosen for.
+    """Codes [rows, cols], columns where they were before they were put in order; `scales` then holds what they were chosen for, and holes
+    what the matrix amounts to.
 
     Args:
         columns: what to encode.
         factor: R of the Hessian in the same order, float32 [cols, cols].
         scales: of the original weights; with `dynamic` each group's is decided anew.
         levels: ascending float32.
-        dynamic: the columns of a group lie together.
+        grouped: the columns of a group lie together.
+        dynamic: scales are decided group by group; goes with `grouped`.
         multipliers: further scales to try, in parts of the one that is decided.
         block: columns between two matrix products.
     """
-    codes = _Work(columns, factor, scales, levels, multipliers).run(_spans(columns.group, dynamic, block), dynamic, block)
-    return np.ascontiguousarray(codes[np.argsort(columns.order)].T)
+    work, back = _Work(columns, factor, scales, levels, multipliers, dynamic), np.argsort(columns.order)
+    codes = work.run(_spans(columns.group, grouped, block), grouped, block)
+    if columns.holes is not None:
+        columns.holes.total = np.ascontiguousarray((columns.values - work.error)[back].T)
+    return np.ascontiguousarray(codes[back].T)
 
 
-def _spans(group: Indices, dynamic: bool, block: int) -> list[tuple[int, int]]:
-    starts = np.flatnonzero(np.diff(group, prepend=-1)) if dynamic else np.arange(0, len(group), block)
+def _spans(group: Indices, grouped: bool, block: int) -> list[tuple[int, int]]:
+    starts = np.flatnonzero(np.diff(group, prepend=-1)) if grouped else np.arange(0, len(group), block)
     return list(pairwise([*starts.tolist(), len(group)]))
 
 
 class _Work:
-    def __init__(self, columns: Columns, factor: Float32, scales: GroupScales, levels: Float32, multipliers: tuple[float, ...]) -> None:
+    def __init__(
+        self, columns: Columns, factor: Float32, scales: GroupScales, levels: Float32, multipliers: tuple[float, ...], dynamic: bool
+    ) -> None:
         self.columns, self.factor, self.scales, self.levels, self.multipliers = columns, factor, scales, levels, multipliers
+        self.dynamic, self.holes = dynamic, columns.holes
         self.values = columns.values
         self.error = np.zeros_like(columns.values)
         self.codes = np.empty(columns.values.shape, np.uint8)
 
-    def run(self, spans: list[tuple[int, int]], dynamic: bool, block: int) -> Bytes:
+    def run(self, spans: list[tuple[int, int]], grouped: bool, block: int) -> Bytes:
         for begin, end in spans:
             carried = self.factor[:begin, begin:end].T @ self.error[:begin]
-            if dynamic:
+            if grouped:
                 self._decide(begin, end, carried)
             for start in range(begin, end, block):
                 stop = min(start + block, end)
@@ -113,10 +127,16 @@ class _Work:
 
     def _decide(self, begin: int, end: int, carried: Float32) -> None:
         corner, group = self.factor[begin:end, begin:end], int(self.columns.group[begin])
-        current = self.values[begin:end] + np.linalg.solve(corner.T.astype(np.float64), carried).astype(np.float32)
         place = np.argsort(self.columns.order[begin:end])  # as they were, so that sums are those of the nearest encoder
-        importance = None if self.columns.importance is None else self.columns.importance[self.columns.order[begin:end][place]]
-        self.scales.decide(group, np.ascontiguousarray(current[place].T), importance)
+        columns = self.columns.order[begin:end][place]
+        current = (self.values[begin:end] + np.linalg.solve(corner.T.astype(np.float64), carried).astype(np.float32))[place]
+        importance = None if self.columns.importance is None else self.columns.importance[columns]
+        if self.holes is not None:
+            score = np.square(current * np.diagonal(corner)[place, None])
+            current, importance = self.holes.decide(columns, begin, current, score, importance)
+        if not self.dynamic:
+            return
+        self.scales.decide(group, np.ascontiguousarray(current.T), importance)
         if self.multipliers and end - begin <= _LONGEST_TRIAL:
             self._try_multiples(begin, end, carried, group)
 
@@ -137,7 +157,8 @@ class _Work:
         columns = np.tile(self.values[begin:end], len(value) // self.values.shape[1])
         for row, j in enumerate(range(begin, end)):
             own = self.factor[j, j]
-            error = columns[row] - (self.levels[nearest_codes(columns[row] + carried[row] / own, value, zero, self.levels)] - zero) * value
+            target = columns[row] + carried[row] / own
+            error = columns[row] - round_column(self.holes, self.columns.order[j], target, value, zero, self.levels)[1]
             loss += np.square(error * own + carried[row], dtype=np.float64)
             carried[row + 1 :] += self.factor[j, j + 1 : end, None] * error
         return loss
@@ -148,7 +169,6 @@ class _Work:
             row, group = j - start, self.columns.group[j]
             value, zero = self.scales.value[:, group], self.scales.zero[:, group]
             target = self.values[j] + carried[row] / self.factor[j, j]
-            codes = nearest_codes(target, value, zero, self.levels)
-            self.codes[j] = codes
-            self.error[j] = self.values[j] - (self.levels[codes] - zero) * value
+            self.codes[j], amount = round_column(self.holes, self.columns.order[j], target, value, zero, self.levels)
+            self.error[j] = self.values[j] - amount
             carried[row + 1 :] += self.factor[j, j + 1 : stop, None] * self.error[j]

@@ -17,32 +17,33 @@ Memory: four float32 copies of the matrix and three float64 ones of H.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kbit.core.errors import NumericsError, SchemeError, ShapeError
+from kbit.core.errors import SchemeError, ShapeError
 from kbit.core.scheme import Scheme
 from kbit.encoders.compensate import BLOCK, Columns, column_order, compensate
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
-from kbit.encoders.inputs import Weights, as_float32, as_weights
+from kbit.encoders.holes import Holes
+from kbit.encoders.inputs import Weights, as_float32, as_weights, finite_float32, given_weights
 from kbit.encoders.nearest import NearestEncoder, encode
 from kbit.encoders.refine import Chosen, refine
 from kbit.encoders.trellis import compensate_trellis
 from kbit.encoders.vector_gptq import encode_vector_matrix
-from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook
 from kbit.tensor.rotation import rotate_moments, rotate_rows
 
-__all__ = ["MULTIPLIERS", "ROUNDS", "encode_gptq"]
+__all__ = ["MULTIPLIERS", "ROUNDS", "Effort", "encode_free", "encode_gptq", "encode_matrices", "mean_importance"]
 
 Array = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 
 Multipliers = tuple[float, ...]
@@ -52,6 +53,18 @@ MULTIPLIERS: Multipliers = (0.75, 0.83, 0.9, 0.95, 1.05, 1.12)
 ROUNDS = 3
 #: levels are refined up to so many bits; beyond, there are too many to gain from
 _MOST_FITTED_BITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How GPTQ goes about a tensor: arguments of `encode_gptq`."""
+
+    name: str
+    damping: float
+    block: int
+    multipliers: Multipliers
+    rounds: int
+    threads: int
 
 
 def encode_gptq(
@@ -93,75 +106,103 @@ def encode_gptq(
     if hessian.shape[:-2] not in ((), (matrices,)) or (hessian.ndim == 2 and array.ndim == 3):
         raise ShapeError(f"{name}: expected a Hessian for each of {matrices} matrices, got shape {list(hessian.shape)}")
     hessians = [checked_hessian(one, cols, name) for one in hessian.reshape(-1, *hessian.shape[-2:])]
-    scheme = scheme.for_row(cols)
+    scheme, effort = scheme.for_row(cols), Effort(name, damping, block, multipliers, rounds, threads)
     if "rotate" in scheme.methods:
-        weights = array = _rotated(array, name, threads)
+        array = rotate_rows(finite_float32(array, name), threads=threads)
         hessians = [rotate_moments(one, threads=threads) for one in hessians]
-    diagonals = np.stack([_importance(one) for one in hessians])
+    if scheme.parts:
+        from kbit.encoders.with_parts import encode_with_parts
+
+        return encode_with_parts(array, scheme, name=name, hessians=hessians, effort=effort)
+    done = encode_matrices(array.reshape(matrices, rows, cols), scheme, hessians, effort)
+    return done[0] if array.ndim == 2 else QuantizedTensor.stack(done)
+
+
+def encode_matrices(
+    array: Array, scheme: Scheme, hessians: Sequence[Array], effort: Effort, holes: Sequence[Holes] | None = None
+) -> list[QuantizedTensor]:
+    """Encode matrices of one tensor, which share a fitted codebook.
+
+    Args:
+        array: what `as_weights` returns, [matrices, rows, cols], rotated already where the scheme says so.
+        scheme: the recipe, without parts.
+        hessians: checked, of the inputs as the codes see them, one for each matrix.
+        effort: how.
+        holes: weights of each matrix that its codes do not decide; for grids whose codes stand for one weight each.
+    """
+    diagonals = np.stack([mean_importance(one) for one in hessians])
     if scheme.grid == "trellis":
-        return _encode_trellis(array, scheme, hessians, diagonals, name, damping, threads)
-    first = _nearest(weights, scheme, diagonals if array.ndim == 3 else diagonals[0], name, threads)
-    firsts = [replace(matrix, scheme=scheme) for matrix in first.matrices()]
-    values = [as_float32(matrix) for matrix in array.reshape(matrices, rows, cols)]
-    inputs = list(zip(values, firsts, hessians, diagonals, strict=True))
+        return _encode_trellis(array, scheme, hessians, diagonals, effort)
+    weighs = diagonals if "imp" in scheme.methods else None
+    held = None if holes is None else np.stack([one.held for one in holes])
+    firsts = [replace(first, scheme=scheme) for first in encode_free(array, scheme, weighs, held, name=effort.name, threads=effort.threads)]
     if scheme.dims > 1:
-        done = [encode_vector_matrix(*one, name, damping, block, threads, refit=array.ndim == 2) for one in inputs]
-    else:
-        work = [partial(_compensated, *one, name, damping, block, multipliers, threads) for one in inputs]
-        # matrices that share fitted levels are refined together, all others one after another
-        fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
-        done = _refined(work, fitted, rounds) if fitted else [one for call in work for one in _refined([call], fitted, rounds)]
-    return done[0] if array.ndim == 2 else _stacked(done, first, scheme)
+        how = (effort.name, effort.damping, effort.block, effort.threads)
+        return [
+            encode_vector_matrix(as_float32(array[i]), first, hessians[i], diagonals[i], *how, refit=len(array) == 1)
+            for i, first in enumerate(firsts)
+        ]
+    work = [
+        partial(_compensated, as_float32(array[i]), first, hessians[i], diagonals[i], effort, None if holes is None else holes[i])
+        for i, first in enumerate(firsts)
+    ]
+    # matrices that share fitted levels are refined together, all others one after another
+    fitted = scheme.grid == "kmeans" and scheme.bits <= _MOST_FITTED_BITS
+    return _refined(work, fitted, effort.rounds) if fitted else [one for call in work for one in _refined([call], fitted, effort.rounds)]
 
 
-def _nearest(weights: Weights, scheme: Scheme, diagonal: Float32, name: str, threads: int) -> QuantizedTensor:
-    """What GPTQ starts from: fitted levels, and the scales of original weights where it keeps those."""
-    importance = None if "imp" not in scheme.methods else diagonal if diagonal.ndim == 1 else diagonal[:, None]
-    kept = tuple(method for method in scheme.methods if method == "hqq")
-    return encode(weights, replace(scheme, methods=kept), name=name, importance=importance, threads=threads)
+def encode_free(
+    array: Array, scheme: Scheme, weighs: Float32 | None, held: Bools | None, *, name: str, threads: int
+) -> list[QuantizedTensor]:
+    """Nearest encoding of the matrices of one tensor, in which weights that are held count for nothing.
+
+    Args:
+        array: as for `encode_matrices`.
+        scheme: the recipe; of its methods only ``hqq`` takes part, and its parts do not.
+        weighs: how errors weigh, [matrices, cols]; None for all alike.
+        held: [matrices, rows, cols]; None for none.
+        name: what errors call the tensor.
+        threads: as for `encode`.
+    """
+    importance = None if weighs is None else weighs[:, None]
+    if held is not None:
+        array = np.where(held, np.float32(0), array)
+        importance = np.where(held, np.float32(0), np.float32(1) if importance is None else importance)
+    if len(array) == 1:
+        array, importance = array[0], None if importance is None else importance[0]
+    bare = replace(scheme, methods=tuple(method for method in scheme.methods if method == "hqq"), parts=())
+    return encode(given_weights(array), bare, name=name, importance=importance, threads=threads).matrices()
 
 
-def _rotated(array: Array, name: str, threads: int) -> Float32:
-    values = as_float32(array)
-    if not np.isfinite(values).all():  # a rotation would spread it over its block
-        place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-        raise NumericsError(f"{name}: expected finite weights, got {values[tuple(place)]} at {place}")
-    return rotate_rows(values, threads=threads)
-
-
-def _encode_trellis(
-    array: Array, scheme: Scheme, hessians: list[Array], diagonals: Float32, name: str, damping: float, threads: int
-) -> QuantizedTensor:
+def _encode_trellis(array: Array, scheme: Scheme, hessians: Sequence[Array], diagonals: Float32, effort: Effort) -> list[QuantizedTensor]:
     """The same for a trellis, whose paths are found by `kbit.encoders.trellis`."""
-    encoder = NearestEncoder(array.shape, replace(scheme, methods=()), name=name, threads=threads)
-    stacked = array.reshape(len(hessians), *array.shape[-2:])
-    for matrix, weights in enumerate(stacked):  # refuses NaN and Inf, and finds the super-scales of e4m3
-        encoder.prepare(0, BFloat16(weights) if weights.dtype.kind == "u" else weights, matrix=matrix)
+    shape = array.shape[1:] if len(array) == 1 else array.shape
+    encoder = NearestEncoder(shape, replace(scheme, methods=()), name=effort.name, threads=effort.threads)
+    for matrix, weights in enumerate(array):  # refuses NaN and Inf, and finds the super-scales of e4m3
+        encoder.prepare(0, given_weights(weights), matrix=matrix)
     constants = {segment.part: segment.data for segment in encoder.constant_segments()}
     supers = constants["weight_super_scale"].view(np.float32) if constants else np.zeros(len(hessians), np.float32)
-    encoded = [
-        compensate_trellis(
+    done = []
+    for matrix, weights in enumerate(array):
+        encoded = compensate_trellis(
             np.ascontiguousarray(as_float32(weights)),
             encoder.scheme,
             encoder.levels,
             hessians[matrix],
-            name=name,
-            damping=damping,
+            name=effort.name,
+            damping=effort.damping,
             importance=diagonals[matrix] if "imp" in scheme.methods else None,
             super_scale=float(supers[matrix]),
-            threads=threads,
+            threads=effort.threads,
         )
-        for matrix, weights in enumerate(stacked)
-    ]
-    scheme = scheme.for_row(array.shape[-1])
-    parts: dict[str, Array] = {"weight": np.concatenate([one.planes for one in encoded])}
-    parts["weight_scale"] = encoded[0].scale if array.ndim == 2 else np.stack([one.scale for one in encoded])
-    if constants:
-        parts["weight_super_scale"] = supers if array.ndim == 2 else supers[:, None]
-    return QuantizedTensor.from_parts(scheme, array.shape, parts)
+        parts: dict[str, Array] = {"weight": encoded.planes, "weight_scale": encoded.scale}
+        if constants:
+            parts["weight_super_scale"] = supers[matrix : matrix + 1]
+        done.append(QuantizedTensor.from_parts(scheme, weights.shape, parts))
+    return done
 
 
-def _importance(hessian: Array) -> Float32:
+def mean_importance(hessian: Array) -> Float32:
     """Its diagonal in parts of the mean; ones for a Hessian of zeros."""
     diagonal = np.diagonal(hessian).astype(np.float64)
     mean = diagonal.mean()
@@ -171,46 +212,27 @@ def _importance(hessian: Array) -> Float32:
 def _refined(work: Sequence[Callable[[], tuple[QuantizedTensor, Chosen]]], fit_levels: bool, rounds: int) -> list[QuantizedTensor]:
     firsts, chosen = zip(*(call() for call in work), strict=True)
     levels = refine(chosen, firsts[0].levels, fit_levels=fit_levels, rounds=rounds)
-    return [_packed(first, one, levels) for first, one in zip(firsts, chosen, strict=True)]
+    codebook = pad_codebook(levels, firsts[0].scheme.bits) if fit_levels else firsts[0].codebook
+    return [_packed(first, one, codebook) for first, one in zip(firsts, chosen, strict=True)]
 
 
-def _packed(first: QuantizedTensor, chosen: Chosen, levels: Float32) -> QuantizedTensor:
+def _packed(first: QuantizedTensor, chosen: Chosen, codebook: Array | None) -> QuantizedTensor:
     scale, zero_point = chosen.scales.parts()
-    codebook = None if first.codebook is None else pad_codebook(levels, first.scheme.bits)
     return replace(first, weight=pack(chosen.codes, first.scheme.bits), scale=scale, zero_point=zero_point, codebook=codebook)
 
 
 def _compensated(
-    weights: Float32,
-    first: QuantizedTensor,
-    hessian: Array,
-    diagonal: Float32,
-    name: str,
-    damping: float,
-    block: int,
-    multipliers: Multipliers,
-    threads: int,
+    weights: Float32, first: QuantizedTensor, hessian: Array, diagonal: Float32, effort: Effort, holes: Holes | None
 ) -> tuple[QuantizedTensor, Chosen]:
     """What GPTQ chooses for one matrix, from its nearest encoding `first`."""
-    scales = GroupScales(first, threads=threads)
+    scales = GroupScales(first, threads=effort.threads)
     group_size = BlockLayout.of(first.scheme, *first.shape).group_size
     dynamic = scales.can_decide and "actorder" not in first.scheme.methods
-    order = column_order(diagonal, group_size if dynamic else 0)
-    factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
-    columns = Columns(weights.T[order], order, order // group_size, diagonal if "imp" in first.scheme.methods else None)
+    grouped = dynamic or (holes is not None and holes.choose is not None)
+    order = column_order(diagonal, group_size if grouped else 0)
+    factor = damped_factor(hessian[np.ix_(order, order)], effort.name, damping=effort.damping).astype(np.float32)
+    columns = Columns(weights.T[order], order, order // group_size, diagonal if "imp" in first.scheme.methods else None, holes)
     seen = bool(hessian.any())
-    tried = multipliers if seen else ()
-    codes = compensate(columns, factor, scales, first.levels, dynamic=dynamic, multipliers=tried, block=block)
-    return first, Chosen(weights, hessian, codes, scales, group_size, seen)
-
-
-def _stacked(done: list[QuantizedTensor], first: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
-    parts = {
-        name: np.stack([matrix.parts()[name] for matrix in done])
-        for name in ("weight", "weight_scale", "weight_zero")
-        if name in first.parts()
-    }
-    kept = {name: part for name, part in (first.parts() | done[0].parts()).items() if name == "weight_codebook"}
-    kept |= {name: part for name, part in first.parts().items() if name == "weight_super_scale"}
-    parts["weight"] = parts["weight"].reshape(first.weight.shape)
-    return QuantizedTensor.from_parts(scheme, first.shape, parts | kept)
+    tried = effort.multipliers if seen else ()
+    codes = compensate(columns, factor, scales, first.levels, grouped=grouped, dynamic=dynamic, multipliers=tried, block=effort.block)
+    return first, Chosen(weights, hessian, codes, scales, group_size, seen, holes)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from kbit.core.errors import DTypeError, NumericsError, ShapeError
 from kbit.tensor.bfloat16 import BFloat16
 
-__all__ = ["Importance", "Weights", "as_float32", "as_importance", "as_weights", "native_rows"]
+__all__ = ["Importance", "Weights", "as_float32", "as_importance", "as_weights", "finite_float32", "given_weights", "native_rows"]
 
 Array = npt.NDArray[Any]
 Weights = Array | BFloat16
@@ -44,6 +44,25 @@ def as_float32(weights: Array) -> npt.NDArray[np.float32]:
     if weights.dtype.kind == "u":
         return BFloat16(weights).to_float32()
     return weights.astype(np.float32)
+
+
+def given_weights(array: Array) -> Weights:
+    """What `as_weights` returned, as an encoder is given it."""
+    return BFloat16(array) if array.dtype.kind == "u" else array
+
+
+def finite_float32(weights: Array, name: str) -> npt.NDArray[np.float32]:
+    """`as_float32`, refused where it is not finite: before what would spread a NaN, such as a rotation.
+
+    Raises:
+        NumericsError: NaN or Inf, with `name` and the place of the first.
+    """
+    values = as_float32(weights)
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = [int(i) for i in np.argwhere(~finite)[0]]
+        raise NumericsError(f"{name}: expected finite weights, got {values[tuple(place)]} at {place}")
+    return values
 
 
 def as_importance(importance: Array | None, shape: tuple[int, ...], name: str) -> Importance | None:

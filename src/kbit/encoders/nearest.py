@@ -25,14 +25,13 @@ from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.methods import refuse_uncalibrated
 from kbit.core.scheme import Scheme
 from kbit.encoders.hqq import half_quadratic
-from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, native_rows
+from kbit.encoders.inputs import Importance, Weights, as_float32, as_importance, as_weights, finite_float32, given_weights, native_rows
 from kbit.encoders.sample import LevelSample
 from kbit.encoders.trellis import encode_trellis
 from kbit.grids import is_data_dependent, levels_for
 from kbit.grids.nested import coarse_levels
 from kbit.grids.sample import WeightSample
 from kbit.native import encoding as native
-from kbit.tensor.bfloat16 import BFloat16
 from kbit.tensor.blocks import TILE_ROWS, BlockLayout, code_cols, logical_shape
 from kbit.tensor.packing import plane_bytes
 from kbit.tensor.quantized import QuantizedTensor, pad_codebook, part_shapes, stored_vectors
@@ -107,6 +106,8 @@ class NearestEncoder:
         self.shape, self.name, self.threads = tuple(shape), name, threads
         if "gptq" in scheme.methods:
             refuse_uncalibrated(scheme.methods, name)
+        if scheme.parts:
+            raise SchemeError(f"{name}: parts beside the codes look at the whole tensor: expected encode() for {scheme.text!r}")
         self._fitted = is_data_dependent(scheme)
         if levels is not None and not self._fitted:
             raise SchemeError(f"{name}: the levels of {scheme.text} follow from the scheme and cannot be given")
@@ -328,6 +329,15 @@ def encode(
         SchemeError: a scheme that has no codes, or methods that need what is not given here.
     """
     array = as_weights(weights, name)
+    if scheme.parts:
+        from kbit.encoders.with_parts import encode_with_parts
+
+        if levels is not None:
+            raise SchemeError(f"{name}: levels cannot be given to a scheme with parts, got {scheme.text!r}")
+        scheme = scheme.for_row(array.shape[-1])
+        if "rotate" in scheme.methods:
+            array = rotate_rows(finite_float32(array, name), threads=threads)
+        return encode_with_parts(array, scheme, name=name, importance=importance, threads=threads)
     encoder = encoder_for(array.shape, scheme, name=name, levels=levels, threads=threads)
     return encode_pieces(encoder, _Pieces(array, as_importance(importance, array.shape, name)))
 
@@ -362,8 +372,7 @@ class _Pieces:
         for matrix, weights in enumerate(stack):
             for begin in range(0, rows, step):
                 piece = weights[begin : begin + step]
-                values = BFloat16(piece) if piece.dtype.kind == "u" else piece
-                yield Piece(matrix, begin, values, self._importance(matrix, begin, begin + step))
+                yield Piece(matrix, begin, given_weights(piece), self._importance(matrix, begin, begin + step))
 
     def _importance(self, matrix: int, begin: int, end: int) -> Importance | None:
         if self.importance is None or self.importance.ndim == 1:

@@ -9,6 +9,9 @@ three steps in turns:
              hundred rows of each
     codes    coordinate descent: column after column, code j takes the level nearest to w_j + Σ_{i≠j} e_i H_ij / H_jj
 
+Weights that codes do not decide (`kbit.encoders.holes`) stay so: what is pruned stays 0, and what is in 16 bits is a coordinate that takes
+any value. Neither counts in the systems of scales and levels.
+
 Coordinate descent on codes is used likewise by CDQuant (Nair & Suggala 2024) and QuantEase (Behdin et al. 2023).
 
 Memory: three float32 copies of the matrix and one of H.
@@ -23,9 +26,9 @@ import numpy.typing as npt
 
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped
-from kbit.encoders.reference import nearest_codes
+from kbit.encoders.holes import Holes, round_column
 
-__all__ = ["Chosen", "refine"]
+__all__ = ["Chosen", "refine", "sweep_codes", "take_scales"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -47,10 +50,11 @@ class Chosen:
     Attributes:
         weights: what is encoded, float32 [rows, cols].
         inputs: the Hessian as it was gathered, [cols, cols], perhaps in a file; `hessian` is it damped, float32.
-        codes: uint8 [rows, cols].
+        codes: uint8 [rows, cols]; joint ones where several levels have codes (`kbit.encoders.joint`).
         scales: scales and zero points.
         group_size: columns that share a scale.
         seen: False for inputs that were never seen: its scales stay, and it does not take part in the levels.
+        holes: weights that codes do not decide; None for none.
     """
 
     weights: Float32
@@ -59,6 +63,7 @@ class Chosen:
     scales: GroupScales
     group_size: int
     seen: bool
+    holes: Holes | None = None
 
     @property
     def hessian(self) -> Float32:
@@ -69,6 +74,24 @@ class Chosen:
     def group(self) -> npt.NDArray[np.intp]:
         """The group of each column."""
         return np.arange(self.weights.shape[1]) // self.group_size
+
+    def aims(self, rows: slice) -> Float32:
+        """What codes of `rows` are to make up: the weights less what is in 16 bits."""
+        weights = self.weights[rows]
+        return weights if self.holes is None else np.where(self.holes.exact[rows], weights - self.holes.total[rows], weights)
+
+    def units(self, rows: slice, levels: Float32) -> Float32:
+        """What codes of `rows` say in units of their scale, 0 where they do not decide."""
+        unit = levels[self.codes[rows]] - self.scales.zero[rows][:, self.group]
+        return unit if self.holes is None else np.where(self.holes.held[rows], np.float32(0), unit)
+
+    def amounts(self, levels: Float32) -> Float32:
+        """What the matrix amounts to, [rows, cols]."""
+        if levels.ndim == 2:
+            decoded = np.asarray((levels[self.codes] * self.scales.value[:, self.group]).sum(axis=2), np.float32)
+        else:
+            decoded = (levels[self.codes] - self.scales.zero[:, self.group]) * self.scales.value[:, self.group]
+        return decoded if self.holes is None else self.holes.around(decoded)
 
 
 def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rounds: int) -> Float32:
@@ -88,7 +111,7 @@ def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rou
             levels = _fit_levels([matrix for matrix in matrices if matrix.seen], levels, matrices)
         for matrix in matrices:
             if matrix.seen or fit_levels:
-                _sweep_codes(matrix, levels)
+                sweep_codes(matrix, levels)
     return levels
 
 
@@ -96,17 +119,17 @@ def _fit_scales(matrix: Chosen, levels: Float32) -> None:
     hessian, starts = matrix.hessian, np.arange(0, matrix.weights.shape[1], matrix.group_size)
     for begin in range(0, len(matrix.weights), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
-        unit = levels[matrix.codes[rows]] - matrix.scales.zero[rows][:, matrix.group]
-        linear = np.add.reduceat((matrix.weights[rows] @ hessian) * unit, starts, axis=1, dtype=np.float64)
+        unit = matrix.units(rows, levels)
+        linear = np.add.reduceat((matrix.aims(rows) @ hessian) * unit, starts, axis=1, dtype=np.float64)
         square = np.empty((len(unit), len(starts), len(starts)))
         for index, start in enumerate(starts):
             part = slice(start, start + matrix.group_size)
             square[:, index] = np.add.reduceat((unit[:, part] @ hessian[part]) * unit, starts, axis=1, dtype=np.float64)
         square = (square + square.transpose(0, 2, 1)) / 2
-        _take_scales(matrix.scales, rows, linear, square)
+        take_scales(matrix.scales, rows, linear, square)
 
 
-def _take_scales(scales: GroupScales, rows: slice, linear: Float64, square: Float64) -> None:
+def take_scales(scales: GroupScales, rows: slice, linear: Float64, square: Float64) -> None:
     """Scales that minimise s·square·s − 2·linear·s, where they do so as stored."""
     now = scales.value[rows].astype(np.float64)
     diagonal = np.einsum("rgg->rg", square)
@@ -151,26 +174,30 @@ def _add_level_equations(matrix: Chosen, levels: Float32, square: Float64, linea
     hessian = matrix.hessian
     rows = slice(0, None, -(-len(matrix.weights) // _LEVEL_ROWS))
     scale, zero, codes = matrix.scales.value[rows][:, matrix.group], matrix.scales.zero[rows][:, matrix.group], matrix.codes[rows]
-    target = (matrix.weights[rows] + zero * scale) @ hessian
+    if matrix.holes is not None:
+        scale[matrix.holes.held[rows]] = 0
+    target = (matrix.aims(rows) + zero * scale) @ hessian
     for level in range(levels.size):
         chosen = scale * (codes == level)
         linear[level] += float((chosen * target).sum(dtype=np.float64))
         square[level] += np.bincount(codes.ravel(), ((chosen @ hessian) * scale).ravel(), levels.size)
 
 
-def _sweep_codes(matrix: Chosen, levels: Float32) -> None:
+def sweep_codes(matrix: Chosen, levels: Float32) -> None:
     """Choose every code once more, left to right, all others being as they are."""
     weights, hessian, scales, group = matrix.weights.T, matrix.hessian, matrix.scales, matrix.group
     codes = np.ascontiguousarray(matrix.codes.T)
-    value, zero = scales.value.T, scales.zero.T
-    error = np.ascontiguousarray(weights - (levels[codes] - zero[group]) * value[group])
+    error = np.ascontiguousarray(weights - matrix.amounts(levels).T)
     for begin in range(0, len(codes), _BLOCK):
         end = min(begin + _BLOCK, len(codes))
         pull = hessian[begin:end] @ error
         for j in range(begin, end):
             g, own = group[j], hessian[j, j]
-            codes[j] = nearest_codes(weights[j] + pull[j - begin] / own - error[j], value[g], zero[g], levels)
-            after = weights[j] - (levels[codes[j]] - zero[g]) * value[g]
+            target = weights[j] + pull[j - begin] / own - error[j]
+            codes[j], amount = round_column(matrix.holes, j, target, scales.value[:, g], scales.zero[:, g], levels)
+            after = weights[j] - amount
             pull[j + 1 - begin :] += hessian[j + 1 : end, j, None] * (after - error[j])
             error[j] = after
     matrix.codes = np.ascontiguousarray(codes.T)
+    if matrix.holes is not None:
+        matrix.holes.total = np.ascontiguousarray((weights - error).T)

@@ -30,7 +30,7 @@ Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 #: columns of a block, and columns beyond it that its paths look at
-BLOCK = 64
+BLOCK = 256
 LOOK_AHEAD = 16
 #: floats of the largest array of a fit of scales, and what is added to its diagonal in parts of the mean
 _ELEMENTS_AT_ONCE = 1 << 21

@@ -91,12 +91,12 @@ class Engine:
             mapped: use the file's own pages instead, read by the system as they are needed: the quickest start and the least memory, some
                 percent slower ever after, and only for files that nobody writes to meanwhile.
             context: positions that will be used, for models whose rotary embeddings depend on it; by default what they were trained with.
-            bits: run the first so many bits of a model of nested codes.
+            bits: run the first so many bits of a model of nested codes, or the first levels of cascades, which have so many together.
             options: of the engine.
 
         Raises:
-            ModelError: an architecture or option that the engine does not do, or `bits` of a model without nested codes.
-            SchemeError: more `bits` than there are.
+            ModelError: an architecture or option that the engine does not do, or `bits` of a model without either.
+            SchemeError: more `bits` than there are, or no such levels.
             FormatError, IntegrityError, StorageError: a folder that cannot be read.
         """
         with open_weights(path, mapped=mapped, bits=bits) as weights:

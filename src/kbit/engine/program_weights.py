@@ -123,6 +123,10 @@ def rows_of(value: QuantizedTensor, begin: int, end: int) -> QuantizedTensor:
 
     if value.scheme.scale_dtype == "dq8":
         raise ModelError(f"rows {begin}…{end} of a matrix with double-quantized scales do not begin at a tile of {TILE_ROWS} rows")
+    if value.extra:
+        raise ModelError(
+            f"rows {begin}…{end} of a matrix in {value.scheme} do not begin at a tile of {TILE_ROWS} rows: its parts cannot be cut"
+        )
     return QuantizedTensor(
         value.scheme,
         (end - begin, value.shape[1]),

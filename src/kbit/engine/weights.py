@@ -23,7 +23,7 @@ from kbit.store.folder import StoredModel, open_model
 from kbit.store.header import near
 from kbit.store.parts import part_names
 from kbit.tensor.bfloat16 import BFloat16
-from kbit.tensor.nested import NESTED, coarse_scheme, first_bits
+from kbit.tensor.nested import coarse_scheme, first_bits, has_fewer_bits
 from kbit.tensor.quantized import QuantizedTensor, part_bytes
 
 __all__ = ["DENSE_TAGS", "Dense", "HeldWeights", "ModelWeights", "WeightInfo", "as_float32", "open_weights"]
@@ -61,23 +61,24 @@ class ModelWeights:
 
     Attributes:
         stored: the model: packed by kbit, or a plain checkpoint.
-        bits: take so many of the bits of nested codes; None for all.
+        bits: take so many of the bits of nested codes, or levels of cascades with so many bits together; None for all.
     """
 
     def __init__(self, stored: StoredModel, bits: int | None = None) -> None:
         """Weights of `stored`.
 
         Raises:
-            ModelError: `bits` of a model without nested codes.
-            SchemeError: more bits than they have, or fewer than 2.
+            ModelError: `bits` of a model without nested codes and cascades.
+            SchemeError: more bits than they have, fewer than 2, or no such levels.
         """
         self.stored, self.bits = stored, bits
         if bits is not None:
             self._memory = HugeMemory()
-            modules = [] if stored.manifest is None else [one for one in stored.manifest.modules.values() if one.scheme.grid == NESTED]
+            modules = [] if stored.manifest is None else [one for one in stored.manifest.modules.values() if has_fewer_bits(one.scheme)]
             if not modules:
                 raise ModelError(
-                    f"{stored.path}: expected nested codes to take {bits} bits of, got none: encode with a scheme such as nested8"
+                    f"{stored.path}: expected nested codes or a cascade to take {bits} bits of, got none: encode with a scheme such as "
+                    "nested8 or int2:g64+successive2"
                 )
             for module in modules:
                 coarse_scheme(module.scheme, bits)
@@ -138,14 +139,14 @@ class ModelWeights:
             return None
         module = manifest.modules[owner]
         scheme, size_bytes = module.scheme, sum(self.stored.entry(part).nbytes for part in part_names(owner) if part in self.stored)
-        if self.bits is not None and scheme.grid == NESTED:
+        if self.bits is not None and has_fewer_bits(scheme):
             scheme = coarse_scheme(scheme, self.bits)
             size_bytes = sum(part_bytes(scheme, module.shape).values())
         return WeightInfo(name, owner, module.shape, scheme, scheme.text, size_bytes)
 
     def _coarse(self, weight: QuantizedTensor) -> QuantizedTensor:
         """The bits that are wanted, where the codes are read from."""
-        if self.bits is None or weight.scheme.grid != NESTED:
+        if self.bits is None or not has_fewer_bits(weight.scheme):
             return weight
         coarse = first_bits(weight, self.bits)
         planes = self._memory.empty(coarse.weight.nbytes)
@@ -205,7 +206,7 @@ class HeldWeights(ModelWeights):
 def open_weights(path: str | Path, *, mapped: bool, bits: int | None = None) -> Iterator[ModelWeights]:
     """The weights of a model's folder, open inside the block: read straight into huge pages, or `mapped`, the file's own pages.
 
-    With `bits`, so many of each nested code are kept in memory, and the file's are read in passing.
+    With `bits`, so many of each nested code or cascade are kept in memory, and the file's are read in passing.
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: as `open_model`.

@@ -86,7 +86,7 @@ def evaluate_folder(
         limit_tokens: score at most the first so many tokens.
         batch_size: windows run at once.
         mode: arithmetic of the packed layers, ``fast`` or ``exact``.
-        bits: evaluate the first so many bits of a model of nested codes; sizes are then those of a file that holds no others.
+        bits: evaluate the first so many bits of a model of nested codes or cascades; sizes are then those of a file that holds no others.
         progress: True shows a line with the time left on stderr, None only on a terminal.
 
     Raises:
@@ -137,7 +137,7 @@ def open_source(path: Path, *, mode: str = "fast", bits: int | None = None) -> M
     """Logits of a model's folder: a k-bit model in the engine, where it knows the architecture; any other through transformers.
 
     Raises:
-        ModelError: `bits` of nested codes, which the engine alone runs, of another model or one that it does not know.
+        ModelError: `bits` of nested codes or cascades, which the engine alone runs, of another model or one that it does not know.
     """
     if bits is not None:
         return EngineLogits.load(path, mode=mode, bits=bits)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbit.store.accounting import PACKED_PARTS, packed_arrays, packed_bits
 from kbit.store.folder import StoredModel, open_model
-from kbit.tensor.nested import NESTED, coarse_scheme
+from kbit.tensor.nested import coarse_scheme, has_fewer_bits
 from kbit.tensor.quantized import part_bytes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SizeReport:
 
 
 def stored_size(path: Path | str, bits: int | None = None) -> SizeReport:
-    """Size of a stored model, from the headers of its files alone; with `bits`, of the first so many bits of its nested codes.
+    """Size of a stored model, from the headers of its files alone; with `bits`, of the first so many bits of its nested codes and cascades.
 
     Raises:
         FormatError, LimitError, IntegrityError, StorageError: the folder is not a model (see `kbit.store.open_model`).
@@ -101,7 +101,7 @@ def _stored_parts(stored: StoredModel, bits: int | None) -> tuple[Counter[str], 
     quantized = 0
     for name, module in (stored.manifest.modules if stored.manifest else {}).items():
         scheme, arrays = module.scheme, packed_arrays(stored, name)
-        if bits is not None and scheme.grid == NESTED:
+        if bits is not None and has_fewer_bits(scheme):
             scheme = coarse_scheme(scheme, bits)
             arrays = part_bytes(scheme, module.shape)
         parts.update(packed_bits(scheme, module.shape, arrays))

@@ -148,7 +148,7 @@ def bench(
 
 
 def bench_folder(path: Path | str, *, mode: str = "fast", bits: int | None = None, threads: int = 0, **options: Any) -> SpeedResult:
-    """`bench` of a model loaded from its folder; the load is timed up to its first logits. `bits` are those of nested codes to run."""
+    """`bench` of a model loaded from its folder; the load is timed up to its first logits. `bits` are those of nested codes or cascades to run."""
     started = time.perf_counter()
     runner = open_runner(path, mode=mode, bits=bits)
     with runner.threads(threads):

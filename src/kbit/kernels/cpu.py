@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
+from kbit.kernels.parts import attach_parts
 from kbit.kernels.select import choose
 from kbit.kernels.variants import TOKEN_CLASSES, VARIANTS, Kind, TokenClass, Variant, applicable
 from kbit.native import _kbit, isa
 from kbit.native.encoding import SCALE_KINDS
+from kbit.tensor.pruned import filled_levels, tile_bytes
 from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = ["MODES", "Mode", "PreparedMatrix", "prepare"]
@@ -36,39 +38,28 @@ class PreparedMatrix:
         kind: what the choice of a variant depends on.
         size_bytes: bytes that one pass over the matrix reads: codes, scales and zero points.
         native: the compiled matrix, which keeps the arrays alive.
+        residual: the residual levels of a cascade, whose products are added to those of the first codes.
 
     """
 
-    __slots__ = ("_variants", "cols", "kind", "native", "rows", "size_bytes")
+    __slots__ = ("_variants", "cols", "kind", "native", "residual", "rows", "size_bytes")
 
     def __init__(self, quantized: QuantizedTensor) -> None:
         if len(quantized.shape) != 2:
             raise ShapeError(f"expected a matrix [rows, cols], got shape {quantized.shape}; prepare() takes stacks")
         scheme = quantized.scheme
         self.rows, self.cols = quantized.shape
-        zero_point = _EMPTY_BYTES if quantized.zero_point is None else quantized.zero_point
-        super_scale = _EMPTY_FLOATS if quantized.super_scale is None else quantized.super_scale
-        self.size_bytes = quantized.weight.nbytes + quantized.scale.nbytes + zero_point.nbytes + super_scale.nbytes
+        self.size_bytes = sum(part.nbytes for name, part in quantized.parts().items() if not name.endswith("codebook"))
+        self.residual = [PreparedMatrix(level) for level in quantized.residual_levels()]
         try:
-            self.native = _kbit.PackedMatrix(
-                self.rows,
-                self.cols,
-                scheme.bits,
-                scheme.group_size,
-                SCALE_KINDS[scheme.scale_dtype],
-                _bytes(quantized.weight),
-                _bytes(quantized.scale),
-                np.ascontiguousarray(super_scale, np.float32).reshape(-1),
-                _bytes(zero_point),
-                np.ascontiguousarray(quantized.levels, np.float32).reshape(-1),
-                scheme.dims,
-                quantized.rotation,
-                scheme.grid == "trellis",
-            )
+            self.native = _native(quantized)
+            attach_parts(self.native, quantized.extra)
+            if self.residual:
+                self.native.set_residual([level.native for level in self.residual])
         except ValueError as error:
             raise ShapeError(f"parts do not fit a {self.rows}×{self.cols} matrix of {scheme.text}: {error}") from None
         straight = self.native.variant_possible(VARIANTS.index("integer"))
-        self.kind = Kind(scheme.bits, straight, self.native.activation_group(), self.rows, self.cols)
+        self.kind = Kind(8 if scheme.spec.pruned else scheme.bits, straight, self.native.activation_group(), self.rows, self.cols)
         self._variants: dict[TokenClass, Variant] = {}
         for tokens in TOKEN_CLASSES:
             self.select(tokens, choose(self.kind, tokens, isa()))
@@ -135,8 +126,24 @@ class PreparedMatrix:
         return self.gather_rows(np.arange(self.rows, dtype=np.int64), threads=threads)
 
     def integer_codebook(self) -> dict[str, object]:
-        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre); q [n], of a vector grid [dims · n] by component."""
-        return self.native.integer_codebook()
+        """The affine integer codebook of fast mode: level ≈ base + step·(q − centre); q [n], of a vector grid [dims · n] by component.
+
+        ``residual`` has those of the residual levels.
+        """
+        return self.native.integer_codebook() | {"residual": [level.integer_codebook() for level in self.residual]}
+
+
+def _native(quantized: QuantizedTensor) -> _kbit.PackedMatrix:
+    scheme, (rows, cols), kind = quantized.scheme, quantized.shape, SCALE_KINDS[quantized.scheme.scale_dtype]
+    super_scale = _EMPTY_FLOATS if quantized.super_scale is None else np.ascontiguousarray(quantized.super_scale, np.float32).reshape(-1)
+    zero_point = _EMPTY_BYTES if quantized.zero_point is None else _bytes(quantized.zero_point)
+    codes, scale, levels = _bytes(quantized.weight), _bytes(quantized.scale), np.ascontiguousarray(quantized.levels, np.float32)
+    stored = (rows, cols, scheme.bits, scheme.group_size, kind, codes, scale, super_scale, zero_point)
+    if not scheme.spec.pruned:
+        return _kbit.PackedMatrix(*stored, levels.reshape(-1), scheme.dims, quantized.rotation, scheme.grid == "trellis")
+    filled, inserted, zero = filled_levels(levels)
+    mask = _bytes(quantized.extra["weight_mask"])
+    return _kbit.PackedMatrix(*stored, filled, quantized.rotation, mask, tile_bytes(scheme, cols), inserted, zero)
 
 
 def prepare(quantized: QuantizedTensor) -> list[PreparedMatrix]:

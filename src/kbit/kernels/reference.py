@@ -13,7 +13,8 @@ computed in fp32, groups ascending, as fma(scale, fma(dot, step·a, (base − ze
 with the product before it, every other product for itself.
 
 With a vector grid the code of row r and input j is that of the vector that j lies in, and its level and q those of j's component in it.
-Where the scheme rotates, x is Q x in both (`kbit.tensor.rotation`).
+Residual levels are products of their own, added one by one to that of the first codes. Where the scheme rotates, x is Q x in both
+(`kbit.tensor.rotation`).
 
 Error of fast mode against exact mode, for each group: |x − a·q_x| ≤ max|x|/254 an input, and |level − …| ≤ step/2 a weight
 (0 for integer-spaced grids).
@@ -24,7 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kbit.kernels.fused import fused_multiply_add
+from kbit.kernels.parts import has_parts, parts_product
 from kbit.tensor.blocks import BlockLayout, expand_groups, rows_of_tiles
+from kbit.tensor.pruned import fill_codes, filled_levels
 from kbit.tensor.quantized import QuantizedTensor
 from kbit.tensor.rotation import reference_rotate
 from kbit.tensor.scales import scale_values
@@ -39,6 +43,7 @@ def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
     rows, cols = quantized.shape
     x = reference_rotate(x) if quantized.rotation else x
     levels = quantized.levels[quantized.codes()].reshape(rows, -1)[:, :cols]
+    levels = np.where(quantized.kept(), levels, np.float32(0))
     if quantized.zero_point is not None:
         levels = levels - expand_groups(quantized.zero_point, quantized.scheme, (rows, cols)).astype(np.float32)
     scale = rows_of_tiles(scale_values(quantized), rows)
@@ -49,7 +54,9 @@ def matmul_exact(quantized: QuantizedTensor, x: FloatMatrix) -> FloatMatrix:
         for j in range(begin, min(begin + group_size, cols)):
             dot += levels[None, :, j] * x[:, j, None]
         total += scale[None, :, group] * dot
-    return total
+    for level in quantized.residual_levels():
+        total += matmul_exact(level, x)
+    return total + parts_product(quantized.extra, x, rows) if has_parts(quantized.extra) else total
 
 
 def quantize_activations(x: FloatMatrix, group: int) -> tuple[NDArray[np.int32], FloatMatrix]:
@@ -68,29 +75,16 @@ def quantize_activations(x: FloatMatrix, group: int) -> tuple[NDArray[np.int32],
     return q, scale
 
 
-def fused_multiply_add(a: FloatMatrix, b: FloatMatrix, c: FloatMatrix) -> FloatMatrix:
-    """fp32 a·b + c, rounded once.
-
-    In fp64 the product is exact and the sum is not. Rounded to odd (Boldo and Melquiond, 2008: an inexact sum whose last bit is even
-    moves to its neighbour on the side of the error) it can be rounded again to fp32 without rounding twice.
-    """
-    product, addend = np.broadcast_arrays(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
-    with np.errstate(invalid="ignore"):
-        total = product + addend
-        virtual = total - product
-        error = (product - (total - virtual)) + (addend - virtual)  # Knuth's two-sum: exact
-        even = (total.view(np.int64) & 1) == 0
-        to_odd = np.isfinite(total) & (error != 0) & even
-        rounded: FloatMatrix = np.where(to_odd, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
-    return rounded
-
-
 def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, Any]) -> FloatMatrix:
     """Y = x · Wᵀ in fast mode, for the integer codebook that `PreparedMatrix.integer_codebook` states."""
     rows, cols = quantized.shape
     x = reference_rotate(x) if quantized.rotation else x
+    codes = quantized.codes()
+    if quantized.scheme.spec.pruned:
+        _, inserted, zero_code = filled_levels(quantized.levels)
+        codes = fill_codes(codes, quantized.kept(), inserted, zero_code)
     entries = np.array(codebook["q"], np.int32).reshape(quantized.scheme.dims, -1).T
-    weights = entries[quantized.codes()].reshape(rows, -1)[:, :cols]
+    weights = entries[codes].reshape(rows, -1)[:, :cols]
     centre, group = int(codebook["centre"]), int(codebook["activation_group"]) * quantized.scheme.dims
     step, base = np.float32(codebook["step"]), np.float32(codebook["base"])
     scale = rows_of_tiles(scale_values(quantized), rows)
@@ -109,7 +103,9 @@ def matmul_fast(quantized: QuantizedTensor, x: FloatMatrix, codebook: dict[str, 
             zero = rows_of_tiles(quantized.zero_point, rows)[None, :, scale_group].astype(np.float32)
         value = fused_multiply_add(dot.astype(np.float32), step * a, (base - zero) * activation_sum)
         total = fused_multiply_add(scale[None, :, scale_group], value, total)
-    return total
+    for level, book in zip(quantized.residual_levels(), codebook.get("residual", ()), strict=True):
+        total += matmul_fast(level, x, book)
+    return total + parts_product(quantized.extra, x, rows) if has_parts(quantized.extra) else total
 
 
 def _group_size(quantized: QuantizedTensor) -> int:

@@ -10,6 +10,8 @@ __all__ = ["estimate_bytes"]
 
 #: bytes for a weight at hand: as read, contiguous, and what the encoder derives from it
 _PIECE_BYTES = 12
+#: bytes a weight for a tensor with parts, which is encoded whole: numbers, costs, their order, and what codes leave
+_PARTS_BYTES = 48
 
 
 def estimate_bytes(recipe: Recipe) -> int:
@@ -23,4 +25,5 @@ def _unit_bytes(unit: PackUnit) -> int:
     weights = math.prod(unit.shape)
     item = 4 if unit.origin.dtype == "F32" else 2
     source = 2 * item * weights if unit.origin.fuse is not None else item * weights if unit.transposed else 0
-    return source + int(weights * (unit.scheme.weight_bits + 2)) // 8
+    beside = _PARTS_BYTES * weights if unit.scheme.parts else 0
+    return source + int(weights * (unit.scheme.weight_bits + 2)) // 8 + beside

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kbit.encoders.inputs import Importance, Weights
-from kbit.encoders.nearest import Piece, encode_pieces, encoder_for
+from kbit.encoders.nearest import Piece, encode, encode_pieces, encoder_for
 from kbit.model.architecture import Origin, read_tensor, to_array
 from kbit.model.recipe import PackUnit
 from kbit.store.folder import StoredModel
@@ -31,6 +31,10 @@ def encode_unit(stored: StoredModel, unit: PackUnit, *, importance: Importance |
     Raises:
         NumericsError: NaN or Inf, with the parameter's name and the place of the first.
     """
+    if unit.scheme.parts:
+        weights = _as_weights(to_array(_whole(stored, unit)), unit.origin.dtype)
+        spread = importance if importance is None or importance.ndim == 1 else importance[:, None]
+        return encode(weights, unit.scheme, name=unit.origin.name, importance=spread, threads=threads)
     encoder = encoder_for(unit.shape, unit.scheme, name=unit.origin.name, threads=threads)
     return encode_pieces(encoder, _Pieces(stored, unit, None if _streams(unit) else _whole(stored, unit), importance))
 

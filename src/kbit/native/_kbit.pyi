@@ -1,3 +1,5 @@
+from typing import overload
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ def memory_roof(size_bytes: int, threads: int) -> float: ...
 def int8_roof(threads: int) -> float: ...
 
 class PackedMatrix:
+    @overload
     def __init__(
         self,
         rows: int,
@@ -26,6 +29,29 @@ class PackedMatrix:
         rotation: int = 0,
         trellis: bool = False,
     ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        bits: int,
+        group_size: int,
+        scale_kind: int,
+        weight: NDArray[np.uint8],
+        scale: NDArray[np.uint8],
+        super_scale: NDArray[np.float32],
+        zero_point: NDArray[np.uint8],
+        levels: NDArray[np.float32],
+        rotation: int,
+        mask: NDArray[np.uint8],
+        tile_bytes: int,
+        inserted: int,
+        zero: int,
+    ) -> None: ...
+    def set_outliers(self, counts: NDArray[np.uint8], places: NDArray[np.uint8], values: NDArray[np.uint8]) -> None: ...
+    def set_columns(self, index: NDArray[np.uint8], values: NDArray[np.uint8]) -> None: ...
+    def set_low_rank(self, left: NDArray[np.uint8], right: NDArray[np.uint8], scale: NDArray[np.uint8]) -> None: ...
+    def set_residual(self, levels: list[PackedMatrix]) -> None: ...
     def matmul(self, x: int, y: int, tokens: int, exact: bool, threads: int) -> None: ...
     def gather_rows(self, ids: int, count: int, out: int, threads: int) -> int: ...
     def activation_group(self) -> int: ...

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from kbit.core.errors import ModelError
 from kbit.core.scheme import Scheme
 from kbit.store.folder import StoredModel
+from kbit.tensor.parts import PART_SUFFIXES, part_label
+from kbit.tensor.residual import RESIDUAL_SUFFIXES, residual_number
 
 __all__ = ["PACKED_PARTS", "BitCount", "count_bits", "packed_arrays", "packed_bits"]
 
@@ -18,9 +20,12 @@ _PART_OF = {
     "weight_super_scale": "scales",
     "weight_zero": "zero_points",
     "weight_codebook": "codebooks",
+    "weight_mask": "mask",
+    **{name: {"scale": "scales", "codebook": "codebooks"}.get(name.rpartition("_")[2], "codes") for name in RESIDUAL_SUFFIXES},
+    **{name: part_label(name) for name in PART_SUFFIXES},
 }
 #: parts that `BitCount.bpw` counts
-PACKED_PARTS = ("codes", "scales", "zero_points", "codebooks", "padding")
+PACKED_PARTS = ("codes", "scales", "zero_points", "codebooks", "padding", "mask", "outliers", "low_rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,10 @@ def packed_bits(scheme: Scheme, shape: tuple[int, ...], arrays: Mapping[str, int
     for array, size_bytes in arrays.items():
         stored_bits = needed = 8 * size_bytes
         if array == "weight":
-            needed = math.prod(stack) * rows * -(-cols // scheme.dims) * scheme.bits
-        elif array in ("weight_scale", "weight_zero"):  # padding rows hold 0
+            needed = math.prod(stack) * rows * scheme.spec.kept(-(-cols // scheme.dims)) * scheme.bits
+        elif _PART_OF[array] == "codes":
+            needed = math.prod(stack) * rows * cols * scheme.spec.residual[residual_number(array) - 1]
+        elif _PART_OF[array] in ("scales", "zero_points") and array != "weight_super_scale":  # padding rows hold 0
             needed = stored_bits * rows // (-(-rows // 16) * 16)
         parts[_PART_OF[array]] += needed
         parts["padding"] += stored_bits - needed

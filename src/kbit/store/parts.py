@@ -7,12 +7,23 @@ import numpy as np
 from kbit.core.errors import FormatError, KbitError, LimitError
 from kbit.store.header import DTYPES, LARGEST, TensorEntry, TensorSpec
 from kbit.store.manifest import Module
+from kbit.tensor.parts import PART_SUFFIXES
 from kbit.tensor.quantized import part_shapes
+from kbit.tensor.residual import RESIDUAL_SUFFIXES
 
 __all__ = ["SUFFIXES", "check_parts", "part_names", "part_specs"]
 
-SUFFIXES = ("weight", "weight_scale", "weight_super_scale", "weight_zero", "weight_codebook")
-_TAGS = {DTYPES[tag]: tag for tag in ("U8", "I8", "U16", "F32")}
+SUFFIXES = (
+    "weight",
+    "weight_scale",
+    "weight_super_scale",
+    "weight_zero",
+    "weight_codebook",
+    "weight_mask",
+    *RESIDUAL_SUFFIXES,
+    *PART_SUFFIXES,
+)
+_TAGS = {DTYPES[tag]: tag for tag in ("U8", "I8", "U16", "I32", "F32")}
 
 
 def part_names(module: str) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class QualityCell:
             **{name: getattr(self, name) for name in ("family", "model", "params", "scheme", "model_sha256", "embedding", "head")},
             **{name: getattr(self, name) for name in ("dataset", "context", "windows", "text_sha256", "calibration_sha256", "seed")},
             "method": method_text(scheme),
-            "bits": scheme.bits,
+            "bits": round(scheme.weight_bits),
             "group_size": -1 if scheme.is_none else scheme.group_size,
             "grid": scheme.grid,
             "speed_scheme": speed_scheme(scheme),
@@ -118,7 +118,7 @@ def method_text(scheme: Scheme) -> str:
     """How rows name the way in which codes were chosen."""
     if scheme.is_none:
         return "none"
-    return "+".join(scheme.methods) or ("mse" if scheme.scale_search == "mse" else "nearest")
+    return "+".join((*scheme.methods, *scheme.parts)) or ("mse" if scheme.scale_search == "mse" else "nearest")
 
 
 def speed_scheme(scheme: Scheme) -> str:

@@ -23,7 +23,7 @@ COMMON: dict[str, type] = {
 }
 #: what a quality cell adds
 QUALITY: dict[str, type] = {
-    "method": str,  # nearest, mse, or a scheme's methods such as imp+gptq; none for the original
+    "method": str,  # nearest, mse, or a scheme's methods and parts such as imp+gptq+outlier1; none for the original
     "bits": int,
     "group_size": int,
     "grid": str,
@@ -39,6 +39,9 @@ QUALITY: dict[str, type] = {
     "zero_points_bytes": float,
     "codebooks_bytes": float,
     "padding_bytes": float,
+    "mask_bytes": float,
+    "outliers_bytes": float,
+    "low_rank_bytes": float,
     "rest_bytes": float,
     "header_bytes": float,
     "dataset": str,

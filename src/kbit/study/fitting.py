@@ -19,7 +19,7 @@ from kbit.study.laws.observations import Observations, log_params
 from kbit.study.rows import Row
 from kbit.study.spread import Miss, Spread
 
-__all__ = ["AUTO", "DRAWS", "FittedLaw", "Fitting", "chosen_forms", "fit_laws"]
+__all__ = ["AUTO", "DRAWS", "FittedLaw", "Fitting", "chosen_forms", "error_columns", "fit_laws"]
 
 #: of all forms, the one with the least held-out error first
 AUTO = "auto"
@@ -29,6 +29,8 @@ DRAWS = 40
 _MODELS = 3
 #: errors below this are alike, nats
 _LEAST_ERROR = 1e-4
+#: columns of a table of errors; beyond so many precisions they are by method and bits, of few bits
+_MOST_COLUMNS, _MANY_PRECISIONS, _FEW_BITS = 6, 24, 4
 #: a row that is missed by less is no outlier, nats
 _FAR_NATS = 0.1
 
@@ -74,6 +76,27 @@ class Fitting:
         best = self.laws[0]
         far = [miss for miss in best.misses if abs(miss.error) > max(best.spread.half_width(miss.row, miss.beyond), _FAR_NATS)]
         return sorted(far, key=lambda miss: -abs(miss.error))
+
+
+def error_columns(laws: Sequence[FittedLaw]) -> tuple[list[str], Callable[[Row], str]]:
+    """Columns of a table of errors: the precisions that most models have; method and bits, four and fewer, where there are many precisions.
+
+    Returns:
+        Names, and the column that a row belongs to.
+    """
+    rows = [miss.row for miss in laws[0].misses]
+    coarse = len({row.precision for row in rows}) > _MANY_PRECISIONS
+    names: dict[str, int] = {}
+    for row in rows:
+        if not coarse or row.bits <= _FEW_BITS:
+            name = _method_and_bits(row) if coarse else row.precision
+            names[name] = names.get(name, 0) + 1
+    shown = sorted(names, key=lambda name: -names[name])[:_MOST_COLUMNS]
+    return shown, _method_and_bits if coarse else lambda row: row.precision
+
+
+def _method_and_bits(row: Row) -> str:
+    return f"{row.method} {row.bits:g}"
 
 
 def chosen_forms(form: str) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ bits = [2, 3, 4]
 group_sizes = [64, -1]
 methods = ["", "imp+gptq"]              # "" is the nearest level
 options = [""]                          # such as "asym", "dq8"
+models = ["quill-0.4m"]                 # for these alone; all without it
+speed = false                           # measure their quality alone
 
 [speed]                                 # optional: measured alone, after everything else
 threads = [1, 2]
@@ -28,7 +30,7 @@ threads = [1, 2]
 names = ["lambada_openai"]
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,10 +38,11 @@ from typing import Self
 
 from kbit.core.errors import SchemeError
 from kbit.core.methods import needs_inputs
+from kbit.core.registry import suggest
 from kbit.core.scheme import GRIDS, KEEP, Scheme
 from kbit.core.tables import Table, read_toml
 
-__all__ = ["CalibrationPlan", "PlannedModel", "SpeedPlan", "StudyPlan", "TaskPlan", "TextPlan"]
+__all__ = ["CalibrationPlan", "PlannedModel", "PlannedScheme", "SpeedPlan", "StudyPlan", "TaskPlan", "TextPlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,19 @@ class PlannedModel:
     family: str
     path: Path
     place: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedScheme:
+    """A scheme of the study, of the models of these names (all for none); `timed` where its speed is measured too."""
+
+    scheme: Scheme
+    models: tuple[str, ...]
+    timed: bool
+
+    def covers(self, model: str) -> bool:
+        """Whether a model is encoded by it."""
+        return not self.models or model in self.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,7 @@ class StudyPlan:
     path: Path
     text: TextPlan
     models: tuple[PlannedModel, ...]
-    schemes: tuple[Scheme, ...]
+    schemes: tuple[PlannedScheme, ...]
     embedding: Scheme
     head: Scheme
     calibration: CalibrationPlan | None
@@ -121,14 +137,15 @@ class StudyPlan:
         name = table.text("name")
         base = path.parent
         calibration = _calibration(table.table("calibration"), base) if "calibration" in table else None
-        schemes = tuple(dict.fromkeys(_schemes(table)))
-        if calibration is None and (needy := [scheme for scheme in schemes if needs_inputs(scheme.methods)]):
+        models = _models(table, base, name)
+        schemes = tuple(dict.fromkeys(_schemes(table, [model.name for model in models])))
+        if calibration is None and (needy := [planned.scheme for planned in schemes if needs_inputs(planned.scheme.methods)]):
             raise SchemeError(f"{table.where('calibration')} is missing: {needy[0].text!r} needs a calibration text")
         read = cls(
             name=name,
             path=path,
             text=_text(table.table("text"), base),
-            models=_models(table, base, name),
+            models=models,
             schemes=schemes,
             embedding=_scheme(table, "embedding", table.text("embedding", "16")),
             head=_scheme(table, "head", table.text("head", "16")),
@@ -211,16 +228,20 @@ def _paths(table: Table, base: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _schemes(table: Table) -> Iterator[Scheme]:
-    """The originals, then every combination of each ``[[schemes]]``."""
+def _schemes(table: Table, known: Sequence[str]) -> Iterator[PlannedScheme]:
     if table.flag("originals", True):
-        yield KEEP
+        yield PlannedScheme(KEEP, (), True)
     for entry in table.tables("schemes"):
+        models, timed = entry.texts("models", ()), entry.flag("speed", True)
+        for name in models:
+            if name not in known:
+                raise SchemeError(f"{entry.where('models')}: no model {name!r} in this plan: {suggest(name, known)}")
         given = entry.texts("schemes", ())
         for text in given:
-            yield _scheme(entry, "schemes", text)
+            yield PlannedScheme(_scheme(entry, "schemes", text), models, timed)
         if not given or "grids" in entry:
-            yield from _combinations(entry)
+            for scheme in _combinations(entry):
+                yield PlannedScheme(scheme, models, timed)
         entry.finish()
 
 

@@ -14,7 +14,7 @@ from kbit.core.errors import FormatError, NumericsError
 from kbit.core.registry import suggest
 from kbit.core.shown import shown
 
-__all__ = ["NEEDED", "NUMBERS", "ORIGINAL_BITS", "Row", "check_rows"]
+__all__ = ["NEEDED", "NUMBERS", "ORIGINAL_BITS", "Row", "check_rows", "weight_counts"]
 
 NEEDED = ("family", "params", "method", "bits", "group_size", "bpw", "dataset", "context", "perplexity")
 #: known columns that may be missing or empty and are positive numbers where they are not
@@ -23,7 +23,7 @@ NUMBERS = (
     "peak_rss_bytes", "seconds", "hidden_size", "layers", "grid_mse", "trained_tokens", "memory_roof_gb_per_s", "int8_roof_gmac_per_s",
 )  # fmt: skip
 #: known columns that are finite numbers, zero among them
-_SIGNED = ("kl_mean", "top1_agreement", "accuracy")
+_SIGNED = ("kl_mean", "top1_agreement", "accuracy", "quantized_weights")
 #: known columns of words
 _WORDS = ("model", "scheme", "grid", "source", "machine")
 #: columns that tell two cells apart
@@ -99,6 +99,13 @@ class Row:
         """What no two rows may have in common."""
         axes = tuple(self.extra.get(axis, "") for axis in _AXES)
         return (self.series, self.params, self.method, self.bits, self.group_size, round(self.bpw, 6), *axes)
+
+
+def weight_counts(rows: Iterable[Row]) -> dict[tuple[str, str, int], float]:
+    """Weights of each model that encodings take bits of: what its rows tell (embeddings may stay as they are), else all parameters."""
+    rows = list(rows)
+    told = {row.model: count for row in rows if (count := row.number("quantized_weights"))}
+    return {row.model: told.get(row.model, float(row.params)) for row in rows}
 
 
 def check_rows(

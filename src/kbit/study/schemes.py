@@ -11,11 +11,11 @@ __all__ = ["method_of", "scheme_bpw", "scheme_row"]
 
 
 def method_of(scheme: Scheme, known: Sequence[str] = ()) -> str:
-    """How rows call a scheme's methods: ``imp+gptq``, ``nearest``; of the words `known`, the nearest to that.
+    """How rows call a scheme's methods and parts: ``imp+gptq``, ``nearest``; of the words `known`, the nearest to that.
 
     Published rows call encoding to the nearest level ``rtn``, and know of GPTQ but not of importance.
     """
-    exact = "+".join(scheme.methods) or ("mse" if scheme.scale_search == "mse" else "nearest")
+    exact = "+".join((*scheme.methods, *scheme.parts)) or ("mse" if scheme.scale_search == "mse" else "nearest")
     coarse = ("gptq", "imp+gptq") if "gptq" in scheme.methods else ("nearest", "rtn")
     return next((word for word in (exact, *coarse) if word in known), exact)
 
@@ -26,7 +26,7 @@ def scheme_bpw(scheme: Scheme, cols: int = 4096) -> float:
         return 16.0
     group = cols if scheme.group_size == -1 else min(scheme.group_size, cols)
     scale_bits = 16 if scheme.scale_dtype == "fp16" else 8
-    return scheme.bits + (scale_bits + (0 if scheme.symmetric else 8)) / group
+    return scheme.weight_bits + (scale_bits + (0 if scheme.symmetric else 8)) / group
 
 
 def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Sequence[str] = ()) -> Row:
@@ -56,5 +56,15 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
     extra: dict[str, float | str] = {"scheme": recipe.text, "grid": recipe.grid}
     extra |= {name: float(facts[name]) for name in ("hidden_size", "trained_tokens") if facts.get(name)}
     return Row(
-        family, params, method_of(recipe, known_methods), recipe.bits, recipe.group_size, bpw, dataset, context, None, recipe.text, extra
+        family,
+        params,
+        method_of(recipe, known_methods),
+        round(recipe.weight_bits),
+        recipe.group_size,
+        bpw,
+        dataset,
+        context,
+        None,
+        recipe.text,
+        extra,
     )

@@ -18,7 +18,7 @@ from kbit.study.columns import COMMON, QUALITY, SPEED, SQL_TYPES
 
 __all__ = ["StudyStore"]
 
-_VERSION = 1
+_VERSION = 2
 _TABLES = {"quality": COMMON | QUALITY, "speed": COMMON | SPEED}
 _ORDER = "family, params, model, context, bits, scheme, seed, key"
 #: column of a quality row → column of the speed rows that belong to it

@@ -69,14 +69,16 @@ def _check_fields(given: Mapping[str, Any], config: Any, where: str) -> None:
 
 
 def optimizer_for(model: torch.nn.Module, size: SizeRecipe) -> torch.optim.Optimizer:
-    """AdamW; vectors (norms, biases) are not decayed."""
+    """AdamW, as one kernel where there is a GPU; vectors (norms, biases) are not decayed."""
     options = size.options
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.beta1, options.beta2))
+    return torch.optim.AdamW(
+        groups, lr=options.learning_rate, betas=(options.beta1, options.beta2), fused=torch.cuda.is_available() or None
+    )
 
 
 def save_model(model: Any, tokenizer_folder: Path, folder: Path, precision: str) -> None:

@@ -231,7 +231,7 @@ class _Run:
         model.load_state_dict(state.model)
         with atomic_directory(self._folder, overwrite=self._overwrite) as folder:
             save_model(model, self._recipe.tokenizer, folder, options.precision)
-            found = perplexity(load_causal_model(folder), self._heldout, progress=self._progress)
+            found = perplexity(load_causal_model(folder).to(self._accelerator.device), self._heldout, progress=self._progress)
             result = TrainingResult(
                 size=self._size.name,
                 params=sum(parameter.numel() for parameter in model.parameters()),

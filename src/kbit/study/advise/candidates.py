@@ -139,7 +139,7 @@ def make_candidates(
                     model=choice.name,
                     family=choice.family,
                     scheme=scheme.text,
-                    bits=scheme.bits,
+                    bits=round(scheme.weight_bits),
                     params=choice.shape.params,
                     footprint=one,
                     loss=math.log(said.perplexity),

@@ -148,7 +148,7 @@ def _how_to_read() -> str:
     return (
         "<details open><summary>How to read this</summary><ul>"
         "<li><b>k</b> is the number of bits of a code; <b>bits per weight</b> counts all that is stored: codes, scales, codebooks, "
-        "padding. <b>All bits</b> are bits per weight times parameters.</li>"
+        "padding. <b>All bits</b> are bits per weight times encoded weights (all parameters, where rows do not tell).</li>"
         "<li><b>Perplexity</b> is how many words the model hesitates between; its logarithm is the loss in nats a token. Perplexities "
         "compare within a series only: one family, one text, one context. Rows far above the others leave through the top, and are "
         "counted there.</li>"

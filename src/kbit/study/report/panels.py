@@ -13,7 +13,7 @@ from kbit.study.fitting import FittedLaw
 from kbit.study.optimum import optima
 from kbit.study.predict import predict_rows
 from kbit.study.report.tables import model_name
-from kbit.study.rows import Row
+from kbit.study.rows import Row, weight_counts
 
 __all__ = ["bit_levels", "data_types", "group_sizes", "law_fit", "optimum_bits", "pareto_bytes", "pareto_time", "residuals"]
 
@@ -29,21 +29,23 @@ _WIDEST = 3.0
 
 
 def bit_levels(rows: Sequence[Row], series: str, method: str) -> Panel | None:
-    """Perplexity against all bits of the weights, a curve for each k of a method and one for the originals."""
+    """Perplexity against all bits of the encoded weights, a curve for each k of a method and one for the originals."""
+    counts = weight_counts(row for row in rows if row.series == series)
     chosen = [row for row in rows if row.series == series and (row.is_original or row.method == method)]
     curves = [
         Series(
             "16 bits" if bits >= 16 else f"{bits:g} bits",
-            tuple(Point(row.params * row.bpw, _perplexity(row), _tooltip(row)) for row in _best_by_size(found)),
+            tuple(Point(counts[row.model] * row.bpw, _perplexity(row), _tooltip(row)) for row in _best_by_size(found)),
         )
         for bits, found in _by(chosen, lambda row: min(row.bits, 16.0))
     ]
-    curves = [curve for curve in curves if len(curve.points) > 1][-_MOST:]
+    curves = [curve for curve in curves if len(curve.points) > 1]
     if len(curves) < 2:
         return None
+    curves = [*curves[:-1][: _MOST - 1], curves[-1]]  # few bits are what there is to choose from
     return Panel(
         f"{_name(series)}: {method}",
-        "all bits of the weights",
+        "all bits of the encoded weights",
         "perplexity",
         tuple(curves),
         log_x=True,
@@ -77,7 +79,7 @@ def optimum_bits(book: LawBook, rows: Sequence[Row], series: str) -> Panel | Non
     if not any(curve.points for curve in curves):
         return None
     shown = tuple(curve for curve in curves if curve.points)
-    title, budget = f"{_name(series)}: optimum k", "budget: all bits of the weights"
+    title, budget = f"{_name(series)}: optimum k", "budget: all bits of the encoded weights"
     return Panel(title, budget, "bits of a code", shown, log_x=True, legend=False, y_ticks=(1, 2, 3, 4, 5, 6, 8, 16))
 
 
@@ -88,10 +90,11 @@ def data_types(rows: Sequence[Row], series: str) -> Panel | None:
         Series(name, tuple(Point(row.bpw, damage, _tooltip(row)) for row, damage in sorted(_lowest(found), key=lambda pair: pair[0].bpw)))
         for name, found in _by(damaged, lambda pair: str(pair[0].extra.get("grid") or pair[0].method))
     ]
-    longest = sorted(curves, key=lambda curve: -len(curve.points))[:_MOST]
-    if not longest or len(longest[0].points) < 2:
+    told = [curve for curve in curves if len(curve.points) > 1]
+    if not told:
         return None
-    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", "loss above 16 bits, nats", tuple(longest), legend=False)
+    best = sorted(told, key=lambda curve: float(np.mean([np.log(point.y) for point in curve.points])))[:_MOST]
+    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", "loss above 16 bits, nats", tuple(best), legend=False)
 
 
 def group_sizes(rows: Sequence[Row], series: str) -> Panel | None:

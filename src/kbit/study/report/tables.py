@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from kbit.study.fitting import FittedLaw, Fitting
+from kbit.study.fitting import FittedLaw, Fitting, error_columns
 from kbit.study.rows import Row
 
 __all__ = ["coefficient_table", "count_of", "form_table", "model_name", "outlier_table", "row_table", "table"]
@@ -24,15 +24,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str 
 
 def form_table(laws: Sequence[FittedLaw]) -> str:
     """Forms, best first: their formula and median errors by precision."""
-    counts: dict[str, int] = {}
-    for miss in laws[0].misses:
-        counts[miss.row.precision] = counts.get(miss.row.precision, 0) + 1
-    shown = sorted(counts, key=lambda name: -counts[name])[:6]
+    shown, column_of = error_columns(laws)
     rows = [
         [
             one.law.form,
             "" if one.heldout_error is None else f"{one.heldout_error:.4f}",
-            *(_median([abs(miss.error) for miss in one.misses if miss.row.precision == name]) for name in shown),
+            *(_median([abs(miss.error) for miss in one.misses if column_of(miss.row) == name]) for name in shown),
             one.law.formula,
         ]
         for one in laws
