@@ -1,9 +1,10 @@
 """Time of the recipes on random Llamas with layers of the shape of 1B: `fast` and the check measured, `good` and `best` estimated.
 
-python benchmarks/recipes.py [--layers 4 16] [--json FILE]
+python benchmarks/recipes.py [--layers 4 16] [--estimates] [--json FILE]
 """
 
 import argparse
+import math
 import tempfile
 import time
 from dataclasses import asdict
@@ -28,16 +29,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", nargs="+", type=int, default=[4, 16])
     parser.add_argument("--vocabulary", type=int, default=32000)
+    parser.add_argument("--estimates", action="store_true", help="measure nothing but what estimates are made of")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     facts = machine.print_header("time of the recipes")
     rows = []
     for layers in options.layers:
         with tempfile.TemporaryDirectory(prefix="kbit-gate-") as work:
-            rows.append(measure(Path(work), layers, options.vocabulary))
+            rows.append((foretell if options.estimates else measure)(Path(work), layers, options.vocabulary))
         print(rows[-1], flush=True)
     machine.save(options.json, {"benchmark": "recipes", "machine": facts, "rows": rows})
     return 0
+
+
+def foretell(work: Path, layers: int, vocabulary: int) -> dict[str, Any]:
+    write_checkpoint(work / "source", llama(vocabulary, 2048, 8192, layers, 32, 8), 0)
+    with open_model(work / "source") as stored:
+        parameters = sum(math.prod(stored.entry(name).shape) for name in stored.names())
+    return {"layers": layers, "parameters": parameters, "estimates": estimates(work / "source", parameters)}
 
 
 def measure(work: Path, layers: int, vocabulary: int) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class _Clock:
             rates=self._rates,
         )
         found = f"sensitivity {_minutes(expected.sensitivity)} ({expected.method}), " if expected.sensitivity else ""
-        most = "at most " if quality == "best" else ""
+        most = "" if quality == "fast" else "at most "
         self._tell(f"estimate for quality {quality}: {found}encoding {most}{_minutes(expected.encoding)}")
         return expected
 

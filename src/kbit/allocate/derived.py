@@ -1,43 +1,32 @@
-"""Losses of trellis codes with GPTQ, derived from those of scalar codes of the same bits.
+"""Losses of trellis codes in other groups, derived from those in one group size.
 
-To encode a weight so takes 10 times as long as by any other code, and what comes of it is known beforehand: both errors are shaped by the
-same Hessian, and stand in a ratio that hardly differs from weight to weight. So the first weight that a line is asked for is encoded by
-it, and from then on
+A trellis hardly cares how many weights share a scale: its levels are chosen by what came before, and a path makes up for a scale that suits
+its neighbours. What little a group size changes it changes alike for every weight, so that lines that differ in nothing else need not all
+be encoded. The first weight is, by each of them, and from then on
 
-    loss(trellis) = loss(partner) · error(trellis) / error(partner)        errors of the first weight, under its inputs
+    loss(other group) = loss(first of these lines) · ratio of the errors of the first weight, under its inputs
 
-The ratios of the losses themselves scatter by 9 to 13 % around their median, and sums over all weights of a model come within 10 % of the
-measured ones (`benchmarks/derived.py`).
+`benchmarks/derived.py` says how near that comes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kbit.allocate.sensitivity import Loss
 from kbit.core.scheme import Scheme
 
 __all__ = ["Derived", "ordered", "partner"]
 
-#: a group of a whole row, beyond all that have a number
-_WHOLE_ROW = 2048
 
+def partner(scheme: Scheme, schemes: Sequence[Scheme]) -> Scheme | None:
+    """Of the schemes of a weight, the one whose loss says that of `scheme`: the first that differs in its group size alone.
 
-def partner(scheme: Scheme, schemes: Iterable[Scheme]) -> Scheme | None:
-    """Of the schemes of a weight, the one whose loss says that of `scheme`; None where it has to be found by itself.
-
-    That is the scalar one with the nearest group size among those with the same bits that look at inputs alike.
+    None where it has to be found by itself: for `scheme` itself, and for types that are no trellis.
     """
-    if scheme.grid != "trellis" or "gptq" not in scheme.methods:
+    if scheme.grid != "trellis":
         return None
-    alike = [
-        one
-        for one in schemes
-        if not one.is_none and one.grid != "trellis" and (one.dims, one.bits, one.methods) == (1, scheme.bits, scheme.methods)
-    ]
-    return min(alike, key=lambda one: (abs(_group(one) - _group(scheme)), one.text), default=None)
-
-
-def _group(scheme: Scheme) -> int:
-    return _WHOLE_ROW if scheme.group_size == -1 else scheme.group_size
+    first = next(one for one in schemes if not one.is_none and replace(one, group_size=scheme.group_size) == scheme)
+    return None if first == scheme else first
 
 
 def ordered(schemes: Sequence[Scheme]) -> list[Scheme]:

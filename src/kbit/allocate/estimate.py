@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -45,13 +45,15 @@ class Rates:
     Attributes:
         macs: multiply-adds of float32.
         nearest: weights by the nearest levels, with searched scales.
-        path, compensated: weights by a trellis, without and with GPTQ.
+        path: weights by a trellis.
+        compensated, compensated_path: the same with GPTQ, of matrices with many rows.
     """
 
     macs: float
     nearest: float
     path: float
     compensated: float
+    compensated_path: float
 
     @classmethod
     def measure(cls) -> Self:
@@ -59,15 +61,15 @@ class Rates:
         import torch
 
         one = torch.ones(768, 768)
-        large = np.random.default_rng(0).standard_normal((128, 1024), np.float32)
-        small, unit = np.ascontiguousarray(large[:64, :256]), np.eye(256, dtype=np.float32)
-        path = Scheme.parse("trellis3:g128")
-        compensated = replace(path, methods=("gptq",))
+        weights, unit = np.random.default_rng(0).standard_normal((2048, 128), np.float32), np.eye(128, dtype=np.float32)
+        nearest, path = Scheme.parse("nf4:g128:mse"), Scheme.parse("trellis3:g128")
+        levels, compensated = Scheme.parse("kmeans4:g128+gptq"), Scheme.parse("trellis3:g128+gptq")
         return cls(
             _rate(lambda: one @ one, 768**3),
-            _rate(lambda: encode(large, Scheme.parse("nf4:g128:mse")), large.size),
-            _rate(lambda: encode(small, path), small.size),
-            _rate(lambda: encode_gptq(small, compensated, unit), small.size),
+            _rate(lambda: encode(weights, nearest), weights.size),
+            _rate(lambda: encode(weights, path), weights.size),
+            _rate(lambda: encode_gptq(weights, levels, unit), weights.size),
+            _rate(lambda: encode_gptq(weights, compensated, unit), weights.size),
         )
 
     def seconds(self, unit: Unit, scheme: Scheme, rows: int | None = None) -> float:
@@ -78,9 +80,8 @@ class Rates:
         count = matrices * cols * (all_rows if rows is None else min(rows, all_rows))
         if "gptq" not in scheme.methods or rows is not None:
             return count / (self.path if scheme.grid == "trellis" else self.nearest)
-        if scheme.grid == "trellis":
-            return count / self.compensated + matrices * cols**3 / self.macs
-        return count / self.nearest + matrices * (all_rows * cols**2 + cols**3) / self.macs
+        rate = self.compensated_path if scheme.grid == "trellis" else self.compensated
+        return count / rate + matrices * (all_rows * cols**2 + cols**3) / self.macs
 
 
 def choose_method(seconds: float) -> Method:
@@ -148,8 +149,7 @@ def _error_macs(unit: Unit) -> int:
 
 
 def _rate(work: Callable[[], object], amount: int) -> float:
-    """How much of it a second, after one trial that is not counted."""
-    work()
+    """How much of it a second."""
     started, done = time.perf_counter(), 0
     while done == 0 or time.perf_counter() - started < 0.1:
         work()

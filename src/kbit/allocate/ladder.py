@@ -2,11 +2,12 @@
 
 A scheme that loses more than another of no greater size is never chosen, so a line costs nothing but the time to try it.
 
-    one    one scheme for all weights, the largest that fits. Without trellis codes, which take hours for a model of 1B
-    size   the least bytes for a loss: trellis codes up to four bits. k-means of the same bits is what their losses are derived from
-           (`kbit.allocate.derived`), and stands for them where a weight takes none
+    one    one scheme for all weights, the largest that fits; so of two lines the larger loses less
+    size   the least bytes for a loss: trellis codes up to four bits
     time   the least time for a loss, which the kernels decide on the machine at hand: trellis codes are slower than others of their bits
            with one token, vector codes are not
+
+Lines of a trellis that differ in their groups alone cost next to nothing (`kbit.allocate.derived`); the first of them is what is measured.
 """
 
 from typing import Literal
@@ -19,7 +20,39 @@ Goal = Literal["one", "size", "time"]
 
 #: linear layers, heads and experts, with a calibration text
 ONE = (
-    "kmeans2:g128+imp+gptq",
+    "trellis2:g256+imp+gptq",
+    "trellis2:g64+imp+gptq",
+    "trellis3:g256+imp+gptq",
+    "trellis3:g64+imp+gptq",
+    "trellis4:g256+imp+gptq",
+    "trellis4:g64+imp+gptq",
+    "kmeans5:g128+imp+gptq",
+    "kmeans6:g128+imp+gptq",
+    "int7:g128+imp+gptq",
+    "int8:g128+imp+gptq",
+)
+SIZE = (
+    "trellis1:g256+imp+gptq",
+    "trellis1:g1024+imp+gptq",
+    "trellis2:g256+imp+gptq",
+    "trellis2:g1024+imp+gptq",
+    "trellis2:g128+imp+gptq",
+    "trellis3:g256+imp+gptq",
+    "trellis3:g1024+imp+gptq",
+    "trellis3:g128+imp+gptq",
+    "trellis4:g256+imp+gptq",
+    "trellis4:g1024+imp+gptq",
+    "trellis4:g128+imp+gptq",
+    "kmeans5:g128+imp+gptq",
+    "kmeans6:g128+imp+gptq",
+    "int7:g128+imp+gptq",
+    "int8:g128+imp+gptq",
+)
+TIME = (
+    "trellis2:g256+imp+gptq",
+    "trellis3:g256+imp+gptq",
+    "trellis4:g256+imp+gptq",
+    "vq2d3:g96+imp+gptq",
     "kmeans2:g64+imp+gptq",
     "kmeans2:g32+imp+gptq",
     "kmeans3:g128+imp+gptq",
@@ -32,26 +65,6 @@ ONE = (
     "int7:g128+imp+gptq",
     "int8:g128+imp+gptq",
 )
-SIZE = (
-    "trellis1:g256+imp+gptq",
-    "trellis2:g1024+imp+gptq",
-    "trellis2:g256+imp+gptq",
-    "trellis2:g128+imp+gptq",
-    "trellis3:g1024+imp+gptq",
-    "trellis3:g256+imp+gptq",
-    "trellis3:g128+imp+gptq",
-    "trellis4:g1024+imp+gptq",
-    "trellis4:g256+imp+gptq",
-    "trellis4:g128+imp+gptq",
-    "kmeans2:g64+imp+gptq",
-    "kmeans3:g128+imp+gptq",
-    "kmeans4:g128+imp+gptq",
-    "kmeans5:g128+imp+gptq",
-    "kmeans6:g128+imp+gptq",
-    "int7:g128+imp+gptq",
-    "int8:g128+imp+gptq",
-)
-TIME = (*ONE, "vq2d3:g96+imp+gptq", "trellis2:g256+imp+gptq", "trellis3:g256+imp+gptq", "trellis4:g256+imp+gptq")
 
 #: without a calibration text, and for what has no inputs to weigh: embeddings and convolutions
 ONE_PLAIN = (

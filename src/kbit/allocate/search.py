@@ -6,8 +6,8 @@
                 width); what the methods gain is taken from one weight of the model that is encoded both ways, and what GPTQ gains more or
                 less on others from how much their inputs have in common
 
-The first costs (weights × schemes) runs of half the model, the second one run for each weight. Either way the losses of trellis codes are
-derived from those of scalar codes, all but those of the first weight (`kbit.allocate.derived`). A text that never reached a weight (an
+The first costs (weights × schemes) runs of half the model, the second one run for each weight. Either way the losses of trellis
+codes are found for one group size, and derived for others (`kbit.allocate.derived`). A text that never reached a weight (an
 expert that no token was routed to) says nothing about it: it is taken to be as sensitive as the median weight.
 """
 
