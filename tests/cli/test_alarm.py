@@ -22,11 +22,11 @@ from kbit.study.rows import Row
 
 #: parameters of a family, its losses, and what four bits add, nats a token
 FAMILY = {
-    400_000: (4.316, 0.030),
-    1_300_000: (4.013, 0.016),
-    4_200_000: (3.887, 0.009),
-    14_000_000: (3.70, 0.006),
-    50_000_000: (3.55, 0.004),
+    400_000: (4.316, 0.060),
+    1_300_000: (4.013, 0.040),
+    4_200_000: (3.600, 0.024),
+    14_000_000: (3.40, 0.015),
+    50_000_000: (3.25, 0.010),
 }
 MODULES = {"a": Module(Scheme.parse("int4:g64"), (64, 64))}
 
@@ -48,7 +48,7 @@ def law(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quill() -> Path:
-    return Path(str(files("kbit").joinpath("data", "quill-4.5m")))
+    return next(Path(str(files("kbit").joinpath("data"))).glob("quill-*"))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def encode(stored: Any, unit: Any, **options: Any) -> Any:
         tensor = true_encode(stored, unit, **options)
-        if "layers.0.self_attn.o_proj" not in str(unit.origin):
+        if "layers.0.self_attn.k_proj" not in str(unit.origin):
             return tensor
         return replace(tensor, scale=(tensor.scale.view(np.float16) * np.float16(-0.7)).view(np.uint16))
 
@@ -77,7 +77,7 @@ def test_a_sound_encoding_is_no_alarm(kbit: Callable, quill: Path, law: Path, tm
     assert not band["alarm"]
     assert band["by"] == f"the law of {law}"
     assert band["low"] < math.exp(facts["check"]["reference_loss"]) < band["perplexity"] < band["high"]
-    assert band["high"] < 1.1 * band["perplexity"]
+    assert band["high"] < 1.2 * band["perplexity"]
     assert "as expected" in said
 
 
@@ -90,7 +90,8 @@ def test_a_broken_encoding_is_an_alarm(kbit: Callable, quill: Path, law: Path, t
 
 
 def test_without_a_law_of_the_family_errors_of_the_codes_tell(kbit: Callable, quill: Path, tmp_path: Path, broken: None) -> None:
-    facts, _ = run(kbit, quill, tmp_path / "out")
+    (tmp_path / "model-of-nobody").symlink_to(quill)
+    facts, _ = run(kbit, tmp_path / "model-of-nobody", tmp_path / "out")
     assert facts["band"]["by"] == "the errors of its codes"
     assert facts["band"]["alarm"]
     unchecked, _ = run(kbit, quill, tmp_path / "other", "--no-check")

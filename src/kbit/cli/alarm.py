@@ -78,10 +78,10 @@ def predicted_band(
     if checked.kl is None or checked.loss is None or checked.reference_loss is None:
         return None
     book = book or LawBook.load(law)
-    series = _series(book, source.resolve().name)
+    series = _series(book, source.absolute().name)
     found = None
     if law is not None or series is not None:
-        family, dataset, context = series or (source.resolve().name, "text", 512)
+        family, dataset, context = series or (source.absolute().name, "text", 512)
         facts = {"family": family, "dataset": dataset, "context": context, "params": params}
         found = _by_law(book, facts, _shares(modules))
     if found is None:
