@@ -1,17 +1,20 @@
 """Targets: what is written is no larger than asked, uses the room there is, and what cannot be had is told with what can."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kbit.allocate import latency
 from kbit.allocate.budget import file_bytes, for_bpw, for_size
-from kbit.allocate.latency import StepTimes, for_time, measure_times, predicted_ms
+from kbit.allocate.latency import StepTimes, filled, for_time, measure_times, predicted_ms
 from kbit.allocate.sensitivity import Loss, Sensitivity
 from kbit.allocate.units import Unit
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.encoders.nearest import encode
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
@@ -85,3 +88,34 @@ def test_times_are_measured_for_each_shape_and_scheme(units: list[Unit], model_f
     kept = [Unit("a", "linear", (32, 32), (KEEP,), (1,), free=True)]
     with pytest.raises(SchemeError, match="packed schemes only"):
         measure_times(model_folder, kept, BASE, FREE, progress=False)
+
+
+@pytest.mark.parametrize("text", ["trellis2:g32", "trellis3:g-1:e4m3", "vq2d3:g96", "int3:g32:asym", "kmeans5:g32:dq8", "float4:g32"])
+@pytest.mark.parametrize("rows", [5, 16, 40, 64])
+def test_a_matrix_for_the_timer_is_one_that_could_have_been_encoded(text: str, rows: int) -> None:
+    scheme = Scheme.parse(text)
+    found = filled(scheme, (rows, 192))
+    found.validate()
+    tile = encode(np.random.default_rng(0).standard_normal((16, 192), np.float32), scheme)
+    assert (found.scheme, found.shape) == (scheme, (-(-rows // 16) * 16, 192))
+    assert found.parts().keys() == tile.parts().keys()
+    assert 0 < np.square(found.dequantize()).mean() < 10
+    if rows <= 16:
+        np.testing.assert_array_equal(found.dequantize(), tile.dequantize())
+
+
+def test_times_know_trellis_codes(units: list[Unit], model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "_STREAM_BYTES", 1 << 20)
+    schemes = tuple(Scheme.parse(text) for text in ("trellis2:g32+imp+gptq", "int4:g32", "trellis3:g32+imp+gptq"))
+    some = [replace(unit, schemes=schemes, sizes=(2, 4, 3)) for unit in units if "layers.1" in unit.name]
+    encoded: list[Plan] = []
+    true_quantize = latency.quantize_folder
+
+    def noted(source: Path, folder: Path, plan: Plan, **more: object) -> object:
+        encoded.append(plan)
+        return true_quantize(source, folder, plan, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(latency, "quantize_folder", noted)
+    times = measure_times(model_folder, some, BASE, FREE, progress=False)
+    assert all(len(one) == 3 and min(one) > 0 for one in times.products.values())
+    assert encoded[0].default.text == "int4:g32"  # the rest is measured on what is quick to encode

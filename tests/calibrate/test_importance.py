@@ -40,8 +40,10 @@ def test_mean_squares_of_the_original_model_come_back(kind: str, make_model: Mak
         assert found.rows[name].tolist() == [ids.numel()]
     if kind == "mixtral":
         assert found.rows["model.layers.0.mlp.experts.gate_up_proj"].sum() == 2 * ids.numel()
-    with pytest.raises(ModelError, match=r"nowhere: the importance file has nothing for it; it has .*model[.]"):
+    with pytest.raises(ModelError) as caught:
         found.of("nowhere", (10, 64))
+    first = ", ".join(sorted(target.name for target in targets)[:3])
+    assert str(caught.value) == f"nowhere: the importance file has nothing for it; it has {first}, …"
     with pytest.raises(ShapeError, match=r"expected importance \[63\], got \[64\]: another model's"):
         found.of("model.layers.0.self_attn.q_proj", (10, 63))
 

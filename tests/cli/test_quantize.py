@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kbit.cli.quantize import byte_count, make_plan
+from kbit.cli.plan_options import byte_count, make_plan
 from kbit.cli.reference import KEYS
 from kbit.core.errors import SchemeError
 from kbit.core.scheme import Plan, Scheme

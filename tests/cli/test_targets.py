@@ -18,8 +18,9 @@ SHORT = ("kmeans2:g64+imp", "int4:g64+imp+gptq", "int8:g64")
 
 @pytest.fixture
 def short_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder, "CALIBRATED", SHORT)
-    monkeypatch.setattr(ladder, "PLAIN", ("int2:g64:mse", "int4:g64:mse"))
+    for goal in ("ONE", "SIZE", "TIME"):
+        monkeypatch.setattr(ladder, goal, SHORT)
+        monkeypatch.setattr(ladder, f"{goal}_PLAIN", ("int2:g64:mse", "int4:g64:mse"))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from kbit.core.errors import FormatError, SchemeError
+from kbit.study.cost import cell_gmacs
 from kbit.study.expand import expand
 from kbit.study.plan import StudyPlan
 
@@ -65,6 +66,17 @@ def test_names_file_and_field(planned: Planned, old: str, new: str, message: str
     with pytest.raises((SchemeError, FormatError), match=message) as caught:
         StudyPlan.read(path)
     assert str(path) in str(caught.value)
+
+
+def test_methods_that_look_at_weights_alone_need_no_calibration(planned: Planned) -> None:
+    calibration = '[calibration]\npaths = ["text.txt"]\ntokens = 128\n'
+    bare = planned("bare", (calibration, ""), ('"imp+gptq"', '"hqq"'))
+    assert [planned.scheme.text for planned in StudyPlan.read(bare).schemes][2] == "int3:g32+hqq"
+    both = planned("both", ('"imp+gptq"', '"hqq", "imp+gptq"'))
+    cells = {cell.scheme: cell for cell in expand(StudyPlan.read(both), "here").quality if cell.model == "a"}
+    assert (cells["int3:g32+hqq"].calibration_sha256, cells["int3:g32+hqq"].calibration_tokens) == ("", 0)
+    assert cells["int3:g32+imp+gptq"].calibration_tokens == 128
+    assert cell_gmacs(cells["int3:g32+hqq"], 96) < cell_gmacs(cells["int3:g32+imp+gptq"], 96)
 
 
 def test_refuses_what_is_no_toml(tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """`decide`: what a user asked for (a quality, and a size or a time) → the plan, with what it was chosen by."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kbit.allocate.budget import file_bytes, for_bpw, for_size
-from kbit.allocate.ladder import candidates
+from kbit.allocate.estimate import Estimate, Rates, encoding_seconds, estimate
+from kbit.allocate.ladder import Goal, candidates
 from kbit.allocate.latency import StepTimes, for_time, measure_times, predicted_ms
-from kbit.allocate.recipes import QUALITIES, Estimate, Quality, books, estimate, uniform
+from kbit.allocate.recipes import QUALITIES, Quality, books, uniform
 from kbit.allocate.search import find_sensitivity
 from kbit.allocate.sensitivity import Method, Sensitivity
 from kbit.allocate.solve import Allocation, bytes_for_bpw
@@ -116,12 +117,13 @@ def decide(source: Path, request: Request) -> Decision:
     calibrated = request.calibration is not None and request.quality != "fast"
     keep = request.size_bytes is not None
     with open_model(source) as stored:
-        listed = partial(candidates, calibrated=calibrated)
+        goal: Goal = "one" if request.quality != "best" else "size" if request.step_ms is None else "time"
+        listed = partial(candidates, calibrated=calibrated, goal=goal)
         units = find_units(stored, base, free, lambda kind: listed(kind, keep=keep and kind in ("embedding", "head")))
         windows = as_windows(request.calibration, stored, base) if calibrated else None
         scored = windows if windows is not None or request.quality != "best" else _embedded(stored, base)
-        expected = _estimate(stored, units, scored, request)
-        _tell(expected, request)
+        clock = _Clock(units, scored, request)
+        expected = clock.before()
         if request.quality != "best":
             return _uniform(stored, units, base, free, windows, request, expected)
         assert scored is not None, "best has a text always"
@@ -129,6 +131,7 @@ def decide(source: Path, request: Request) -> Decision:
         options = {"method": method, "journal": request.journal, "threads": request.threads, "progress": request.progress}
         sensitivity = find_sensitivity(stored, units, scored, **options)  # type: ignore[arg-type]
         allocation, step_ms = _allocate(stored, units, sensitivity, base, free, windows, request)
+        expected = replace(expected, encoding=clock.after(allocation))
         return Decision(allocation.plan, windows, expected, allocation, sensitivity, step_ms)
 
 
@@ -136,20 +139,42 @@ def _embedded(stored: StoredModel, base: Plan) -> CalibrationWindows:
     return as_windows(CalibrationText(tuple(books())), stored, base)
 
 
-def _estimate(stored: StoredModel, units: list[Unit], windows: CalibrationWindows | None, request: Request) -> Estimate:
-    parameters = sum(unit.weights for unit in units)
-    tokens, context = (0, 1) if windows is None else (windows.tokens, windows.ids.shape[1])
-    return estimate(units, tokens, context, quality=request.quality, parameters=parameters, method=request.method)
+class _Clock:
+    """Says how long the parts of a recipe will take."""
 
+    def __init__(self, units: list[Unit], windows: CalibrationWindows | None, request: Request) -> None:
+        self._units, self._request, self._rates = units, request, Rates.measure()
+        self._tokens = 0 if windows is None else windows.tokens
+        self._context = 1 if windows is None else int(windows.ids.shape[1])
+        self._parameters = sum(unit.weights for unit in units)
 
-def _tell(expected: Estimate, request: Request) -> None:
-    if request.progress is False or sys.stderr is None:
-        return
-    parts = [f"sensitivity {_minutes(expected.sensitivity)} ({expected.method})"] if expected.sensitivity else []
-    print(
-        f"quantize: estimate for quality {request.quality}: " + ", ".join([*parts, f"encoding {_minutes(expected.encoding)}"]),
-        file=sys.stderr,
-    )
+    def before(self) -> Estimate:
+        """What is known before bits are shared out."""
+        quality = self._request.quality
+        expected = estimate(
+            self._units,
+            self._tokens,
+            self._context,
+            share=quality == "best",
+            parameters=self._parameters,
+            method=self._request.method,
+            rates=self._rates,
+        )
+        found = f"sensitivity {_minutes(expected.sensitivity)} ({expected.method}), " if expected.sensitivity else ""
+        most = "" if quality == "fast" else "at most "
+        self._tell(f"estimate for quality {quality}: {found}encoding {most}{_minutes(expected.encoding)}")
+        return expected
+
+    def after(self, allocation: Allocation) -> float:
+        """Seconds of encoding by what was chosen."""
+        chosen = {unit.name: allocation.chosen.get(unit.name, unit.schemes[0]) for unit in self._units}
+        seconds = encoding_seconds(self._units, chosen, self._tokens, self._parameters, self._rates)
+        self._tell(f"estimate for this plan: encoding {_minutes(seconds)}")
+        return seconds
+
+    def _tell(self, line: str) -> None:
+        if self._request.progress is not False and sys.stderr is not None:
+            print(f"quantize: {line}", file=sys.stderr)
 
 
 def _minutes(seconds: float) -> str:
@@ -177,7 +202,7 @@ def _uniform(
             return file_bytes(stored, plan, windows, request.max_shard_bytes) <= request.size_bytes
         return fixed + sum(stored_bytes(plan.default.for_row(unit.shape[-1]), unit.shape) for unit in units if unit.free) <= budget
 
-    schemes = candidates("linear", calibrated=windows is not None)
+    schemes = candidates("linear", calibrated=windows is not None, goal="one")
     return Decision(uniform(units, schemes, base, fits), windows, expected)
 
 

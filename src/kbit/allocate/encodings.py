@@ -18,6 +18,7 @@ from kbit.calibrate.observe import Observation, observed
 from kbit.calibrate.sequential import encode_alone
 from kbit.calibrate.walk import LayerWalk
 from kbit.core.errors import ModelError
+from kbit.core.methods import needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.nn.targets import Target, find_targets
 from kbit.tensor.quantized import QuantizedTensor
@@ -59,10 +60,10 @@ class Seen:
 
     @cached_property
     def hessians(self) -> list[Float32] | None:
-        """Mean of xᵀx [cols, cols] for each matrix; None where inputs were not seen, or always 0."""
+        """Mean of xᵀx [cols, cols] for each matrix, its diagonal alone where no scheme asks for more; None for no inputs, or zeros."""
         if self.unit.name not in self.inputs.moments:
             return None
-        found = [moments.hessian for moments in self.inputs.of(self.target)]
+        found = [one.hessian if one.full else np.diag(one.mean_square) for one in self.inputs.of(self.target)]
         return found if any(hessian.any() for hessian in found) else None
 
     def error(self, difference: Float32, weights: Float32 | None = None) -> float:
@@ -88,7 +89,7 @@ def observe_units(model: nn.Module, units: Sequence[Unit], walk: LayerWalk) -> I
         ModelError: the model has other weights than the units.
     """
     by_name = {unit.name: unit for unit in units}
-    demanding = {unit.name: max(unit.schemes, key=lambda scheme: "gptq" in scheme.methods) for unit in units}
+    demanding = {unit.name: max(unit.schemes, key=_demand) for unit in units}
     found, _ = find_targets(model, lambda name, kind: demanding.get(name, Scheme("none", 16)))
     targets = [target for target in found if target.name in by_name]
     if {target.name for target in targets} != set(by_name):
@@ -99,21 +100,26 @@ def observe_units(model: nn.Module, units: Sequence[Unit], walk: LayerWalk) -> I
         layers.append([target for target in targets if target.name.startswith(f"{walk.name}.{index}.")])
         inside |= {target.name for target in layers[-1]}
     outside = [target for target in targets if target.name not in inside]
-    blind = [target for target in outside if not target.scheme.methods]
+    blind = [target for target in outside if not needs_inputs(target.scheme.methods)]
     if blind:
         yield 0, [Seen(by_name[target.name], 0, target, model, Observation()) for target in blind]
     for index, layer in enumerate(layers):
         walk.open(index)
-        with observed(model, [target for target in layer if target.scheme.methods]) as inputs:
+        with observed(model, [target for target in layer if needs_inputs(target.scheme.methods)]) as inputs:
             walk.run(index, keep=False)
         yield index, [Seen(by_name[target.name], index, target, model, inputs) for target in layer]
         walk.run(index, keep=True)
         walk.close(index)
-    last = [target for target in outside if target.scheme.methods]
+    last = [target for target in outside if needs_inputs(target.scheme.methods)]
     if last:
         with observed(model, last) as inputs:
             walk.finish()
         yield len(layers), [Seen(by_name[target.name], len(layers), target, model, inputs) for target in last]
+
+
+def _demand(scheme: Scheme) -> int:
+    """How much of the inputs a scheme asks for: nothing, their squares, or all products."""
+    return needs_inputs(scheme.methods) + (not {"gptq", "awq"}.isdisjoint(scheme.methods))
 
 
 @contextmanager

@@ -28,9 +28,10 @@ from kbit.kernels.select import choose
 from kbit.model.quantize import quantize_folder
 from kbit.model.recipe import make_recipe
 from kbit.store.folder import open_model
-from kbit.tensor.blocks import logical_shape
+from kbit.tensor.blocks import TILE_ROWS, logical_shape
+from kbit.tensor.quantized import QuantizedTensor, part_shapes
 
-__all__ = ["StepTimes", "for_time", "measure_times", "predicted_ms"]
+__all__ = ["StepTimes", "filled", "for_time", "measure_times", "predicted_ms"]
 
 #: streamed copies of a matrix, in bytes: beyond what caches hold
 _STREAM_BYTES = 256 << 20
@@ -112,24 +113,36 @@ def _timed(scheme: Scheme) -> str:
 
 
 def _product(shape: tuple[int, int], scheme: Scheme, threads: int) -> int:
-    weights = np.random.default_rng(0).standard_normal(shape, np.float32)
-    streamed = Streamed(encode(weights, scheme), _STREAM_BYTES)
+    streamed = Streamed(filled(scheme, shape), _STREAM_BYTES)
     variant = choose(streamed.kind, "one", native.isa())
     return math.ceil(median(streamed.seconds(variant, 1, threads) for _ in range(_ROUNDS)) * 1e9)
+
+
+def filled(scheme: Scheme, shape: tuple[int, int]) -> QuantizedTensor:
+    """A matrix of Gaussian weights for a timer, its rows rounded up to whole tiles: one tile is encoded, and its bytes fill the rest."""
+    rows, cols = -(-shape[0] // TILE_ROWS) * TILE_ROWS, shape[1]
+    tile = encode(np.random.default_rng(0).standard_normal((TILE_ROWS, cols), np.float32), scheme)
+    small = tile.parts()
+    parts = {name: np.resize(small[name], size) for name, (size, _) in part_shapes(tile.scheme, (rows, cols)).items()}
+    return QuantizedTensor.from_parts(tile.scheme, (rows, cols), parts)
 
 
 def _rest(
     source: Path, units: Sequence[Unit], products: Mapping[str, Sequence[int]], base: Plan, free: Collection[str], threads: int
 ) -> int:
-    """What a step of the model, each weight under the smallest of its schemes, takes beyond its products."""
-    smallest = {unit.name: unit.schemes[unit.sizes.index(min(unit.sizes))] for unit in units}
-    plan = _plain(plan_of(units, smallest, base, free))
+    """What a step of the model, each weight under a scheme that is quick to encode, takes beyond its products."""
+    quick = {unit.name: min(range(len(unit.schemes)), key=lambda at: (_slow(unit.schemes[at]), unit.sizes[at])) for unit in units}
+    plan = _plain(plan_of(units, {unit.name: unit.schemes[quick[unit.name]] for unit in units}, base, free))
     with tempfile.TemporaryDirectory(prefix="kbit-latency-") as work:
         folder = Path(work) / "model"
         quantize_folder(source, folder, plan, threads=threads, progress=False)
         speed = bench_folder(folder, threads=threads, prompt_tokens=8, decode_tokens=_DECODE_TOKENS)
     step = 1e9 / speed.decode_tokens_per_s
-    return max(0, round(step - sum(products[unit.name][unit.sizes.index(min(unit.sizes))] for unit in units)))
+    return max(0, round(step - sum(products[unit.name][quick[unit.name]] for unit in units)))
+
+
+def _slow(scheme: Scheme) -> bool:
+    return scheme.grid == "trellis" or scheme.dims > 1
 
 
 def _plain(plan: Plan) -> Plan:

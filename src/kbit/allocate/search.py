@@ -3,9 +3,11 @@
     measured    every candidate is encoded as it would be, and the rest of the model runs on a few windows with it in place
     predicted   the loss of one candidate is measured; the others are taken in proportion to their error under the second moments H of the
                 inputs, tr(ΔW H ΔWᵀ), on some rows of the weight. The rows are encoded without compensation (its work is cubic in the
-                width); what the methods gain is taken from one weight of the model that is encoded both ways
+                width); what the methods gain is taken from one weight of the model that is encoded both ways, and what GPTQ gains more or
+                less on others from how much their inputs have in common
 
-The first costs (weights × schemes) runs of half the model, the second one run for each weight. A text that never reached a weight (an
+The first costs (weights × schemes) runs of half the model, the second one run for each weight. Either way the losses of trellis
+codes are found for one group size, and derived for others (`kbit.allocate.derived`). A text that never reached a weight (an
 expert that no token was routed to) says nothing about it: it is taken to be as sensitive as the median weight.
 """
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kbit.allocate.derived import Derived, ordered, partner
 from kbit.allocate.divergence import Meter
 from kbit.allocate.encodings import Seen, observe_units
 from kbit.allocate.sensitivity import Loss, Method, Sensitivity
@@ -29,6 +32,7 @@ from kbit.core.digest import digest_json
 from kbit.core.installation import package_version
 from kbit.core.progress import Progress
 from kbit.core.scheme import Scheme
+from kbit.encoders.hessian import damped_factor
 from kbit.encoders.nearest import encode
 from kbit.model.load import load_ordinary
 from kbit.model.quantize import source_digest
@@ -85,10 +89,11 @@ def find_sensitivity(
     }
     with Journal(journal, binding) as record:
         losses: dict[str, dict[Scheme, Loss]] = {unit.name: {} for unit in free}
+        wanted = {unit.name: ordered([scheme for scheme in unit.schemes if not scheme.is_none]) for unit in free}
+        finder = _Finder(losses, wanted)
         for line in record.records:
             if line["unit"] in losses:
-                losses[line["unit"]][Scheme.parse(line["scheme"])] = Loss(line["kl"], line["error"])
-        wanted = {unit.name: [scheme for scheme in unit.schemes if not scheme.is_none] for unit in free}
+                finder.keep(line["unit"], Scheme.parse(line["scheme"]), Loss(line["kl"], line["error"]))
         missing = sum(scheme not in losses[name] for name, schemes in wanted.items() for scheme in schemes)
         tokens = min(SCORED_WINDOWS[method], len(windows.ids)) * windows.ids.shape[1]
         if missing:
@@ -97,8 +102,7 @@ def find_sensitivity(
                     for scheme in schemes:
                         if scheme in losses[seen.unit.name]:
                             continue
-                        loss = try_one(seen, scheme)
-                        losses[seen.unit.name][scheme] = loss
+                        loss = finder.find(seen, scheme, try_one)
                         record.append({"unit": seen.unit.name, "scheme": scheme.text, "kl": loss.kl, "error": loss.error})
                         line_of_progress.advance(1, seen.unit.name)
     found = {name: {scheme: losses[name][scheme] for scheme in schemes} for name, schemes in wanted.items()}
@@ -146,6 +150,29 @@ def _work(
                 yield seen, wanted[seen.unit.name], predictor if method == "predicted" else _Measurer(meter, threads)
 
 
+class _Finder:
+    """Finds losses one after another, and derives what follows from those before; the table of losses grows with it."""
+
+    def __init__(self, losses: dict[str, dict[Scheme, Loss]], wanted: dict[str, list[Scheme]]) -> None:
+        self._losses, self._wanted, self._derived = losses, wanted, Derived()
+
+    def find(self, seen: Seen, scheme: Scheme, try_one: Try) -> Loss:
+        """Loss of a weight under one of its schemes, whose partner's is known."""
+        name = seen.unit.name
+        other = partner(scheme, self._wanted[name])
+        loss = None if other is None else self._derived.loss(scheme, other, self._losses[name])
+        return self.keep(name, scheme, try_one(seen, scheme) if loss is None else loss)
+
+    def keep(self, name: str, scheme: Scheme, loss: Loss) -> Loss:
+        """Take a loss into the table, in the order in which losses were found."""
+        losses = self._losses[name]
+        losses[scheme] = loss
+        other = partner(scheme, self._wanted[name])
+        if other is not None and other in losses:
+            self._derived.learn(scheme, other, losses)
+        return loss
+
+
 class _Measurer:
     """Encodes a weight as it would be, and runs the model with it."""
 
@@ -165,6 +192,7 @@ class _Predictor:
         self._meter, self._threads = meter, threads
         self._gains: dict[str, float] = {}
         self._factors: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
 
     def __call__(self, seen: Seen, scheme: Scheme) -> Loss:
         if seen.unit.name not in self._factors:
@@ -185,16 +213,40 @@ class _Predictor:
         return seen.error(encode_plainly(seen, scheme, rows, self._threads) - seen.weights[:, rows], seen.weights[:, rows])
 
     def _gain(self, seen: Seen, scheme: Scheme) -> float:
-        """What the methods of a scheme make of the error, found on the first weight that is asked for and has inputs."""
+        """What the methods of a scheme make of the error: found on the first weight that is asked for and has inputs.
+
+        GPTQ gains by what inputs have in common, so its part goes with `variance_left`.
+        """
         if plain_methods(scheme) == scheme.methods or seen.hessians is None:
             return 1.0
         key = f"{scheme.grid}{scheme.bits}:g{scheme.group_size}+{'+'.join(scheme.methods)}"
+        alone = self._alone(seen) if "gptq" in scheme.methods else 1.0
         if key not in self._gains:
             full = seen.encode(scheme, self._threads).dequantize().reshape(seen.weights.shape)
             plain = encode_plainly(seen, scheme, slice(None), self._threads)
             before = seen.error(plain - seen.weights)
-            self._gains[key] = seen.error(full - seen.weights) / before if before else 1.0
-        return self._gains[key]
+            self._gains[key] = seen.error(full - seen.weights) / before / alone if before else 1.0
+        return self._gains[key] * alone
+
+    def _alone(self, seen: Seen) -> float:
+        name = seen.unit.name
+        if name not in self._shares:
+            self._shares = {name: variance_left(seen.hessians or [])}
+        return self._shares[name]
+
+
+def variance_left(hessians: Sequence[NDArray[np.float32]]) -> float:
+    """Part of the inputs' energy that is left once each is predicted from those that GPTQ still has to encode: Σ R_jj² / tr H, H = R Rᵀ.
+
+    By nearest levels a row loses its squared error times tr H, by GPTQ times Σ R_jj² (Chee, Cai, Kuleshov, De Sa: "QuIP", 2023, theorem 1).
+    """
+    kept = total = 0.0
+    for hessian in hessians:
+        if hessian.any():
+            energy = float(np.trace(hessian))
+            kept += energy * float(np.square(np.diagonal(damped_factor(hessian, "inputs"))).mean())  # of a mean diagonal of 1
+            total += energy
+    return kept / total if total else 1.0
 
 
 def plain_methods(scheme: Scheme) -> tuple[str, ...]:

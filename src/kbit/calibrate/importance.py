@@ -63,7 +63,7 @@ class Importance:
         """
         key = module_entry(name, stack=len(shape) == 3) if self.foreign else name
         if key is None or key not in self.means:
-            known = ", ".join(list(self.means)[:3])
+            known = ", ".join(sorted(self.means)[:3])  # a file gives them in any order
             raise ModelError(
                 f"{name}: the importance file has nothing for it{f' ({key})' if self.foreign and key else ''}; it has {known}, …"
             )

@@ -34,10 +34,15 @@ class InputMoments:
         x = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         self.rows += len(x)
         self._total += x.sum(0)
-        if self._sum.ndim == 2:
+        if self.full:
             self._sum.addmm_(x.T, x)
         else:
             self._sum += (torch.from_numpy(rotate_rows(x.numpy())) if self._rotated else x).square().sum(0)
+
+    @property
+    def full(self) -> bool:
+        """True where all products are gathered, not the squares alone."""
+        return self._sum.ndim == 2
 
     @property
     def is_zero(self) -> bool:
@@ -47,20 +52,19 @@ class InputMoments:
     @property
     def hessian(self) -> NDArray[np.float32]:
         """Mean of xᵀx, float32 [cols, cols]; zeros where no input was seen."""
-        assert self._sum.ndim == 2, "only the diagonal was gathered"
+        assert self.full, "only the diagonal was gathered"
         return self._mean()
 
     @property
     def importance(self) -> NDArray[np.float32]:
         """Mean of x², float32 [cols]; ones where no input was seen or all were 0, so that nothing is preferred."""
-        whole = self._sum.ndim == 2
-        mean = np.diagonal(rotate_moments(self._mean()) if self._rotated else self._mean()).copy() if whole else self._mean()
+        mean = np.diagonal(rotate_moments(self._mean()) if self._rotated else self._mean()).copy() if self.full else self._mean()
         return mean if mean.any() else np.ones_like(mean)
 
     @property
     def mean_square(self) -> NDArray[np.float32]:
         """Mean of x², float32 [cols]; zeros where no input was seen."""
-        return self._mean() if self._sum.ndim == 1 else np.diagonal(self._mean()).copy()
+        return np.diagonal(self._mean()).copy() if self.full else self._mean()
 
     @property
     def mean(self) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import typer
 
 from kbit.cli.options import Debug, Json, Overwrite
 from kbit.cli.output import Output, verb
-from kbit.cli.quantize import calibration_of
+from kbit.cli.plan_options import calibration_of
 
 __all__ = ["calibrate"]
 

@@ -1,6 +1,5 @@
 """`kbit quantize`: encodes a model's folder, tensor by tensor."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,18 +7,15 @@ import typer
 
 from kbit.cli.options import Debug, Json, Overwrite, Threads
 from kbit.cli.output import Output, verb
+from kbit.cli.plan_options import byte_count, calibration_of, make_plan, rules_of
 from kbit.cli.targets import Run, Target, one_way, read_plan, step_ms
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
 
 if TYPE_CHECKING:
-    from kbit.calibrate import CalibrationText, GeneratedText
     from kbit.model.quantize import QuantizeResult
 
-__all__ = ["byte_count", "calibration_of", "make_plan", "quantize"]
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+__all__ = ["quantize"]
 
 
 @verb
@@ -80,6 +76,12 @@ def quantize(
         str | None, typer.Option(metavar="measured|predicted", help="How they are found; by default measured where that is quick.")
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Run a few windows before the folder takes its place.")] = True,
+    law: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Laws that kbit fit kept, whose band the check's loss is held against; else those of published rows."
+        ),
+    ] = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run with the same recipe.")] = True,
@@ -108,7 +110,7 @@ def quantize(
     text = calibration_of(calibration or [], calibration_tokens, seed)
     options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads, "importance": importance}
     options["calibration_memory_bytes"] = None if calibration_memory is None else byte_count(calibration_memory)
-    output, run = Output(json), Run(Path(model), Path(output_folder), text, check, options)
+    output, run = Output(json), Run(Path(model), Path(output_folder), text, check, law, options)
     if plan_file is not None:
         found = run.encode(read_plan(plan_file))
     elif scheme is not None:
@@ -117,65 +119,17 @@ def quantize(
         size = None if target_size is None else byte_count(target_size)
         target = Target(quality or "best", target_bpw, size, step_ms(target_ms, target_tokens_per_s), sensitivity, sensitivity_by)
         found = run.decide(output, target, (embedding, head), rules_of(rule or []), tuple(skip or []))
+    band = run.band(found)
     _print(output, found, output_folder)
     if run.gate is not None and run.gate.result is not None:
         from kbit.allocate.gate import describe
 
         output.say(f"check             {describe(run.gate.result)}")
-    output.result(found.to_json() | run.to_json())
+    if band is not None:
+        from kbit.cli.alarm import describe as describe_band
 
-
-def calibration_of(files: list[str], tokens: int, seed: int) -> "CalibrationText | GeneratedText | None":
-    """What ``--calibration`` says: files, or ``self``.
-
-    Raises:
-        SchemeError: both.
-    """
-    from kbit.calibrate import CalibrationText, GeneratedText
-
-    if "self" not in files:
-        return CalibrationText(tuple(files), tokens=tokens, seed=seed) if files else None
-    if len(files) > 1:
-        raise SchemeError("expected --calibration self alone, got files beside it (a file of that name is ./self)")
-    return GeneratedText(tokens=tokens, seed=seed)
-
-
-def make_plan(scheme: str, embedding: str, head: str, rules: list[str], skip: list[str]) -> Plan:
-    """The plan that the options describe.
-
-    Raises:
-        SchemeError: a scheme, rule or pattern that cannot be understood.
-    """
-    return Plan(Scheme.parse(scheme), Scheme.parse(embedding), Scheme.parse(head), rules_of(rules), tuple(skip))
-
-
-def rules_of(rules: list[str]) -> tuple[tuple[str, Scheme], ...]:
-    """(pattern, scheme) of each ``REGEX=SCHEME``.
-
-    Raises:
-        SchemeError: a rule that is none.
-    """
-    pairs = []
-    for rule in rules:
-        pattern, equals, text = rule.rpartition("=")
-        if not equals or not pattern:
-            raise SchemeError(f"expected --rule REGEX=SCHEME, such as 'layers[.]0[.]=int8:g64', got {rule!r}")
-        pairs.append((pattern, Scheme.parse(text)))
-    return tuple(pairs)
-
-
-def byte_count(text: str) -> int:
-    """A size such as ``5GB``, ``500MB`` or ``2GiB`` in bytes.
-
-    Raises:
-        SchemeError: it is not a size above 0.
-    """
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([A-Za-z]*)", text.strip())
-    unit = _UNITS.get(match[2].upper()) if match else None
-    count = int(float(match[1]) * unit) if match and unit else 0
-    if count < 1:
-        raise SchemeError(f"expected a size such as 5GB, 500MB or 2GiB, got {text!r}")
-    return count
+        output.say(f"loss              {describe_band(band)}")
+    output.result(found.to_json() | run.to_json() | {"band": None if band is None else band.to_json()})
 
 
 def _print(output: Output, found: "QuantizeResult", folder: str) -> None:

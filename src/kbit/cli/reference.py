@@ -31,7 +31,7 @@ Every verb takes `--json` (one JSON object on stdout, progress on stderr) and `-
 KEYS: Mapping[str, str] = {
     "demo": "rows recommended reason report",
     "quantize": "scheme bpw bpw_file file_bytes seconds peak_rss_bytes parts root source_bytes estimate_bytes quantized_weights parameters "
-    "modules kept notes calibration check allocation",
+    "modules kept notes calibration check band allocation",
     "calibrate": "path tokens seed digest weights experts unseen",
     "eval": "perplexity nats_per_token bits_per_byte kl_mean kl_median kl_p99 kl_p999 kl_max top1_agreement perplexity_ratio "
     "reference_perplexity intervals bpw bpw_file file_bytes tokenizer_bytes quantized_weights parameters parts_bits tokens protocol mode "

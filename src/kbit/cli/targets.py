@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from kbit.allocate.decide import Decision
     from kbit.allocate.gate import Gate
     from kbit.calibrate import CalibrationText, GeneratedText
+    from kbit.cli.alarm import Band
     from kbit.model.quantize import QuantizeResult
+    from kbit.study.book import LawBook
 
 __all__ = ["AUTO", "Run", "Target", "one_way", "open_scheme", "plan_lines", "read_plan", "step_ms"]
 
@@ -98,9 +100,16 @@ class Run:
     """
 
     def __init__(
-        self, source: Path, folder: Path, calibration: "CalibrationText | GeneratedText | None", check: bool, options: dict[str, Any]
+        self,
+        source: Path,
+        folder: Path,
+        calibration: "CalibrationText | GeneratedText | None",
+        check: bool,
+        law: str | None,
+        options: dict[str, Any],
     ) -> None:
         self._source, self._folder, self._calibration, self._check, self._options = source, folder, calibration, check, options
+        self._law, self._book = law, None if law is None else _read_law(law)
         self.gate: Gate | None = None
         self.decision: Decision | None = None
 
@@ -173,10 +182,27 @@ class Run:
         paths = [Path(path) for path in getattr(self._calibration, "paths", ())]
         return tuple(path for path in paths if path.suffix not in (".jsonl", *TOKEN_SUFFIXES))
 
+    def band(self, found: "QuantizeResult") -> "Band | None":
+        """Whether what the check measured is what laws predict; None where nothing was measured."""
+        from kbit.cli.alarm import predicted_band
+        from kbit.store.folder import open_model
+
+        if self.gate is None or self.gate.result is None or self.gate.result.kl is None:
+            return None
+        with open_model(self._folder) as stored:
+            assert stored.manifest is not None, "the folder was just written"
+            return predicted_band(self.gate.result, self._source, stored.manifest.modules, found.parameters, self._law, self._book)
+
     def to_json(self) -> dict[str, Any]:
         """What the result says beyond what was encoded."""
         checked = None if self.gate is None or self.gate.result is None else self.gate.result.to_json()
         return {"check": checked, "allocation": None if self.decision is None else self.decision.to_json()}
+
+
+def _read_law(path: str) -> "LawBook":
+    from kbit.study.book import LawBook
+
+    return LawBook.load(path)
 
 
 def plan_lines(decision: "Decision") -> Iterable[str]:

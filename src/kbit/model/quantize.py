@@ -13,6 +13,7 @@ from typing import Any
 
 from kbit.calibrate.importance import Importance
 from kbit.calibrate.room import Room
+from kbit.calibrate.sequential import CalibrationReport
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.digest import digest_bytes
 from kbit.core.errors import ModelError, SchemeError
@@ -134,11 +135,7 @@ def quantize_folder(
     room = Room(calibration_memory_bytes, destination.absolute().parent)
     with open_model(source) as stored:
         recipe = make_recipe(stored, plan)
-        needed = needs_calibration(plan, recipe)
-        if importance is not None and calibration is not None:
-            raise SchemeError("expected a calibration or an importance file, got both")
-        given = None if importance is None or not needed else importance_for(importance, recipe)
-        windows = as_windows(calibration, stored, plan, progress=progress) if needed and given is None else None
+        windows, given = _inputs(stored, recipe, plan, calibration, importance, progress)
         manifest = make_manifest(stored, recipe, plan, windows or given)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
         binding = {"source": source_digest(stored)}
@@ -151,7 +148,41 @@ def quantize_folder(
             config = stored.config | {"quantization_config": quantization_config(plan)}
             root = writer.finish(config, [*side_files(source), *files], check=check)
         source_bytes = stored.size_bytes
-    with open_model(destination) as packed:
+    report = None if calibrated is None else calibrated.report
+    return _result(destination, plan, recipe, root, report, started=started, source_bytes=source_bytes, estimate_bytes=estimate)
+
+
+def _inputs(
+    stored: StoredModel,
+    recipe: Recipe,
+    plan: Plan,
+    calibration: Calibration | None,
+    importance: Importance | str | Path | None,
+    progress: bool | None,
+) -> tuple[CalibrationWindows | None, Importance | None]:
+    """What methods look at: tokens to run, or importance that is known already; neither where no method asks."""
+    if importance is not None and calibration is not None:
+        raise SchemeError("expected a calibration or an importance file, got both")
+    if not needs_calibration(plan, recipe):
+        return None, None
+    if importance is not None:
+        return None, importance_for(importance, recipe)
+    return as_windows(calibration, stored, plan, progress=progress), None
+
+
+def _result(
+    folder: Path,
+    plan: Plan,
+    recipe: Recipe,
+    root: str,
+    report: CalibrationReport | None,
+    *,
+    started: float,
+    source_bytes: int,
+    estimate_bytes: int,
+) -> QuantizeResult:
+    """What came of it, counted in the finished folder."""
+    with open_model(folder) as packed:
         bits = count_bits(packed)
         file_bytes = packed.size_bytes
     return QuantizeResult(
@@ -164,13 +195,13 @@ def quantize_folder(
         parts=bits.parts,
         root=root,
         source_bytes=source_bytes,
-        estimate_bytes=estimate,
+        estimate_bytes=estimate_bytes,
         quantized_weights=bits.quantized_weights,
         parameters=bits.parameters,
         modules=len(recipe.packed),
         kept=recipe.kept,
-        notes=(*recipe.notes, *(() if calibrated is None else calibrated.report.notes())),
-        calibration=None if calibrated is None else calibrated.report.to_json(),
+        notes=(*recipe.notes, *(() if report is None else report.notes())),
+        calibration=None if report is None else report.to_json(),
     )
 
 

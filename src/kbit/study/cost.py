@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from kbit.core.methods import needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.study.cell import QualityCell, SpeedCell
 
@@ -32,7 +33,7 @@ def cell_gmacs(cell: QualityCell | SpeedCell, text_tokens: int) -> float:
     tokens = cell.windows * cell.context or text_tokens
     methods = Scheme.parse(cell.scheme).methods
     tokens += 2 * cell.calibration_tokens
-    tokens += _GPTQ_TOKENS if "gptq" in methods else _IMPORTANCE_TOKENS if methods else _NEAREST_TOKENS
+    tokens += _GPTQ_TOKENS if "gptq" in methods else _IMPORTANCE_TOKENS if needs_inputs(methods) else _NEAREST_TOKENS
     return cell.params * tokens / 1e9
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kbit.core.digest import digest_file, digest_json
 from kbit.core.errors import KbitError, ModelError
+from kbit.core.methods import needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.store.folder import open_model
 from kbit.store.tokenizer import load_tokenizer
@@ -89,7 +90,7 @@ def _quality(plan: StudyPlan, models: list[_Model]) -> list[QualityCell]:
     for model in models:
         for context in plan.text.contexts:
             for scheme in dict.fromkeys(planned.scheme for planned in plan.schemes if planned.covers(model.planned.name)):
-                for seed in given.seeds if given is not None and scheme.methods else (None,):
+                for seed in given.seeds if given is not None and needs_inputs(scheme.methods) else (None,):
                     looked = {} if seed is None or given is None else {**seen, "calibration_tokens": given.tokens, "seed": seed}
                     cells.append(
                         QualityCell(

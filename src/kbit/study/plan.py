@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Self
 
 from kbit.core.errors import SchemeError
+from kbit.core.methods import needs_inputs
 from kbit.core.registry import suggest
 from kbit.core.scheme import GRIDS, KEEP, Scheme
 from kbit.core.tables import Table, read_toml
@@ -138,7 +139,7 @@ class StudyPlan:
         calibration = _calibration(table.table("calibration"), base) if "calibration" in table else None
         models = _models(table, base, name)
         schemes = tuple(dict.fromkeys(_schemes(table, [model.name for model in models])))
-        if calibration is None and (needy := [planned.scheme for planned in schemes if planned.scheme.methods]):
+        if calibration is None and (needy := [planned.scheme for planned in schemes if needs_inputs(planned.scheme.methods)]):
             raise SchemeError(f"{table.where('calibration')} is missing: {needy[0].text!r} needs a calibration text")
         read = cls(
             name=name,
