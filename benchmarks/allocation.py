@@ -1,7 +1,6 @@
 """Sharing out bits by sensitivity: against one scheme for all at the same size, and predicted losses against measured ones.
 
     python benchmarks/allocation.py [--models quill-0.4m quill-1.3m quill-4.5m] [--methods measured predicted] [--json FILE]
-    python benchmarks/allocation.py --models quill-4.5m --recipes 2.5 3.1 3.5 4.1 4.5 5 6 --json FILE
 
 For each model and way of finding losses:
 
@@ -10,15 +9,14 @@ For each model and way of finding losses:
     random    random plans (a scheme drawn for each weight; half of them all of one size, within 0.1 bits) encoded with the inputs of the
               original model; rank correlation of the predicted KL with the one measured on text that neither saw
 
-With --recipes: the plan of `kbit quantize --target-bpw` at those sizes beside ggml's types, scored as in `benchmarks/quality.py`.
-Losses are kept in --work, and taken up again from there.
+The ladder has scalar codes alone, so that one scheme for all and the plans differ in nothing but who gets what. What `kbit quantize
+--target-bpw` makes, trellis codes and all, is in `benchmarks/quality.py --table`. Losses are kept in --work, and taken up again from there.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +33,22 @@ from kbit.allocate.sensitivity import Sensitivity
 from kbit.allocate.units import Unit, find_units
 from kbit.calibrate import CalibrationText, CalibrationWindows
 from kbit.calibrate.walk import LayerWalk
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.evaluate import ReferenceLogits, compare, read_text, tokenize
 from kbit.evaluate.models import load_causal_model, load_tokenizer
 from kbit.model import decode, quantize_folder
 from kbit.model.load import load_ordinary
 from kbit.store.folder import open_model
-from quality import CONTEXT, DATA, anchor_kl, spread, training_excerpt
+from quality import CONTEXT, DATA, spread, training_excerpt
 
 FREE = ("default",)
 UNIFORM = ("kmeans2:g64+imp+gptq", "kmeans3:g64+imp+gptq", "kmeans4:g128+imp+gptq")
 #: what random plans are made of
 DRAWN = ("kmeans2:g64+imp+gptq", "kmeans3:g128+imp+gptq", "kmeans4:g128+imp+gptq", "kmeans5:g128+imp+gptq", "kmeans6:g128+imp+gptq")
+
+
+def scalar_codes(kind: TensorKind) -> list[Scheme]:
+    return [scheme for scheme in candidates(kind, calibrated=True, goal="time") if scheme.grid != "trellis" and scheme.dims == 1]
 
 
 class Bench:
@@ -56,7 +58,7 @@ class Bench:
         self.name, self.folder, self.options = name, DATA / "models" / name, options
         self.text = CalibrationText((options.text,), tokens=options.tokens)
         with open_model(self.folder) as stored:
-            self.units = find_units(stored, BASE, FREE, partial(candidates, calibrated=True))
+            self.units = find_units(stored, BASE, FREE, scalar_codes)
         self.windows: CalibrationWindows = CalibrationText((options.text,)).windows(load_tokenizer(self.folder), positions=CONTEXT)
         self.scored = spread(tokenize(read_text(DATA / "text" / "books-heldout"), load_tokenizer(self.folder)), options.windows)
         self.reference = ReferenceLogits.compute(load_causal_model(self.folder), self.scored)
@@ -97,7 +99,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["quill-0.4m", "quill-1.3m", "quill-4.5m"])
     parser.add_argument("--methods", nargs="+", default=["measured", "predicted"])
     parser.add_argument("--uniform", nargs="*", default=list(UNIFORM))
-    parser.add_argument("--recipes", nargs="*", type=float, default=[])
     parser.add_argument("--random", type=int, default=40, help="random plans")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text when plans are encoded")
@@ -116,7 +117,6 @@ def run(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     if options.random:
         found["random"] = correlations(bench, losses, options.random)
     found["targets"] = [against_uniform(bench, scheme, losses) for scheme in options.uniform]
-    found["recipes"] = [recipe(bench, bpw, losses[options.methods[0]]) for bpw in options.recipes]
     return found
 
 
@@ -129,22 +129,6 @@ def against_uniform(bench: Bench, scheme: str, tables: dict[str, Sensitivity]) -
         row["allocated"][method] = {"bpw": got, "kl": shared, "predicted_kl": chosen.predicted_kl, "gain": 1 - shared / kl}
         print(f"    {1 - shared / kl:+.1%} less than {scheme}", flush=True)
     return row
-
-
-def recipe(bench: Bench, bpw: float, table: Sensitivity) -> dict[str, Any]:
-    chosen = for_bpw(bench.units, table, bpw, base=BASE, free=FREE)
-    got, kl = bench.kl(chosen.plan, f"target {bpw}")
-    beside = anchor_kl(bpw)
-    if beside is not None:
-        print(f"    ggml's best at {bpw} bits {beside:.5f} ({kl / beside - 1:+.0%})", flush=True)
-    return {
-        "target_bpw": bpw,
-        "bpw": got,
-        "kl_mean": kl,
-        "anchor_kl": beside,
-        "predicted_kl": chosen.predicted_kl,
-        "plan": chosen.plan.to_json(),
-    }
 
 
 def correlations(bench: Bench, tables: dict[str, Sensitivity], count: int) -> dict[str, Any]:

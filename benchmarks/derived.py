@@ -1,9 +1,9 @@
-"""How well the losses of trellis codes follow from those of k-means levels of the same bits (`kbit.allocate.derived`).
+"""How well the losses of trellis codes follow from those of the same codes in other groups (`kbit.allocate.derived`).
 
     python benchmarks/derived.py [--models quill-1.3m quill-4.5m] [--work DIR] [--json FILE]
 
 Every linear weight is encoded alone by both, by the inputs of the original model, and the KL divergence of the model is measured with it in
-place. A derived loss is that of the k-means levels times the ratio of both errors of the first weight. Losses are kept in --work.
+place. A derived loss is that in groups of 256 times the ratio of both errors of the first weight. Losses are kept in --work.
 """
 
 import argparse
@@ -26,16 +26,13 @@ from kbit.store.folder import open_model
 from quality import CONTEXT, DATA, training_excerpt
 
 BOTH = "+imp+gptq"
-#: (trellis, k-means)
-PAIRS = {
-    "quill-1.3m": (("trellis2:g128", "kmeans2:g64"), ("trellis3:g128", "kmeans3:g128"), ("trellis4:g128", "kmeans4:g128")),
-    "quill-4.5m": (("trellis2:g256", "kmeans2:g64"), ("trellis3:g256", "kmeans3:g128"), ("trellis4:g256", "kmeans4:g128")),
-}
+MODELS = ("quill-1.3m", "quill-4.5m")
+PAIRS = [(f"trellis{bits}:{group}", f"trellis{bits}:g256") for bits in (2, 3) for group in ("g64", "g128", "g1024")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(PAIRS), choices=list(PAIRS))
+    parser.add_argument("--models", nargs="+", default=["quill-4.5m"], choices=MODELS)
     parser.add_argument("--work", type=Path, help="folder to keep losses in")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -51,13 +48,13 @@ def measure(name: str, work: Path) -> list[dict[str, Any]]:
     work.mkdir(parents=True, exist_ok=True)
     windows = CalibrationText((training_excerpt(work),)).windows(load_tokenizer(DATA / "models" / name), positions=CONTEXT)
     rows = []
-    for texts in PAIRS[name]:
-        trellis, partner = (losses(name, f"{text}{BOTH}", windows, work) for text in texts)
-        kl, error = ((of(trellis, figure), of(partner, figure)) for figure in ("kl", "error"))
+    for texts in PAIRS:
+        other, partner = (losses(name, f"{text}{BOTH}", windows, work) for text in texts)
+        kl, error = ((of(other, figure), of(partner, figure)) for figure in ("kl", "error"))
         ratio, first = kl[0] / kl[1], error[0][0] / error[1][0]
         rows.append(
             {
-                "model": name, "trellis": texts[0], "partner": texts[1], "kl_ratio_median": float(np.median(ratio)),
+                "model": name, "scheme": texts[0], "partner": texts[1], "kl_ratio_median": float(np.median(ratio)),
                 "kl_ratio_log_deviation": float(np.log(ratio).std()), "error_ratio_first": first,
                 "error_ratio_median": float(np.median(error[0] / error[1])), "sum_derived_over_measured": first * kl[1].sum() / kl[0].sum(),
             }

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("kbit", "numpy", "torch", "transformers", "bitsandbytes", "lm_eval")
+PACKAGES = ("kbit", "numpy", "torch", "transformers", "bitsandbytes", "hqq", "lm_eval")
 
 
 def describe() -> dict[str, Any]:
@@ -42,12 +42,13 @@ def print_header(title: str) -> dict[str, Any]:
     return facts
 
 
-def save(path: Path | None, result: dict[str, Any]) -> None:
+def save(path: Path | None, result: dict[str, Any], *, quiet: bool = False) -> None:
     """Writes the result as JSON where a path was given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {path}")
+        if not quiet:
+            print(f"wrote {path}")
 
 
 def _version(name: str) -> str | None:

@@ -1,5 +1,6 @@
 """What schemes and methods cost: bits a weight, KL divergence from the original, agreement of the most likely token.
 
+    python benchmarks/quality.py --table …      all of it beside other tools: see `benchmarks/quality_table.py`
     python benchmarks/quality.py [--model DIR] [--schemes int3:g64 int3:g64+gptq …] [--windows 32] [--json FILE]
 
 Linear layers only; embeddings stay in 16 bits. Calibration is on an excerpt of the training books (stretches from all over them, drawn by
@@ -12,6 +13,7 @@ their KL at the same bits, by a line through log KL.
 import argparse
 import math
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -58,6 +60,11 @@ SCHEMES = [f"{grid}{bits}:g{group}{method}" for grid in ("int", "nf") for bits i
 
 
 def main() -> int:
+    if "--table" in sys.argv:
+        import quality_table
+
+        sys.argv.remove("--table")
+        return quality_table.main()
     options = arguments()
     facts = machine.print_header(f"quality of {options.model.name}: linear layers, {options.windows} windows of {CONTEXT} tokens")
     with tempfile.TemporaryDirectory(prefix="kbit-quality-") as work:
