@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -15,6 +16,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from kbit.core.scheme import Plan
+from kbit.engine.engine import Engine
+from kbit.engine.feeds import Feed
 from kbit.engine.plan import make_encoder_decoder_plan, make_plan
 from kbit.engine.reference import ReferenceEngine
 from kbit.engine.reference_pair import ReferenceEncoderDecoder
@@ -22,7 +25,7 @@ from kbit.engine.weights import ModelWeights
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
-from .models import KINDS, build, save
+from .models import KINDS, build, difference, save
 
 Checkpoint = Callable[[str], Path]
 Engines = Callable[..., ReferenceEngine]
@@ -62,6 +65,27 @@ def pack(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pa
         return made[name, plan]
 
     return make
+
+
+def check_packed_engine(folder: Path, kind: str, tokens: list[int], tolerance: float) -> None:
+    """A packed model in the engine: exact mode is the reference's within `tolerance`, with the same bytes token by token and on any number
+    of threads; fast mode is near it.
+    """
+    with open_model(folder) as stored:
+        weights = ModelWeights(stored)
+        forward = make_plan(stored.config, weights, KINDS[kind].context)
+        reference = ReferenceEngine(forward, weights)
+        expected = reference.step([Feed(reference.sequence(), tokens, "all")])
+        engine, three = (Engine(forward, weights, mode="exact", cache="fp32", cache_positions=1024, threads=threads) for threads in (1, 3))
+        fast = Engine(forward, weights, mode="fast", cache="fp32", cache_positions=1024)
+    got = engine.step([Feed(engine.sequence(), tokens, "all")])
+    assert difference(got, expected) < tolerance
+    one_by_one = engine.sequence()
+    rows = [engine.step([Feed(one_by_one, [token], "all")]) for token in tokens]
+    assert np.concatenate(rows).tobytes() == got.tobytes()
+    assert three.step([Feed(three.sequence(), tokens, "all")]).tobytes() == got.tobytes()
+    loose = fast.step([Feed(fast.sequence(), tokens, "all")])
+    assert np.sqrt(np.square(loose - expected).mean()) < 0.2 * np.sqrt(np.square(expected).mean())  # int8 may turn a router's choice
 
 
 @pytest.fixture

@@ -11,15 +11,12 @@ from kbit.core.errors import ModelError, SchemeError
 from kbit.core.scheme import Plan, Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
-from kbit.engine.plan import make_plan
-from kbit.engine.reference import ReferenceEngine
-from kbit.engine.weights import ModelWeights
 from kbit.evaluate.size import stored_size
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
-from .conftest import Checkpoint, Pack
-from .models import KINDS, answer, difference, text
+from .conftest import Checkpoint, Pack, check_packed_engine
+from .models import answer, difference, text
 
 TOLERANCE = 2e-5
 CASCADE = Plan(
@@ -36,22 +33,7 @@ TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 @pytest.mark.parametrize("kind", ["llama", "llama_tied_biased", "gpt2", "mixtral"])
 def test_engine_is_the_reference(pack: Pack, kind: str) -> None:
-    folder, tokens = pack(kind, CASCADE), text(19, seed=1)
-    with open_model(folder) as stored:
-        weights = ModelWeights(stored)
-        forward = make_plan(stored.config, weights, KINDS[kind].context)
-        reference = ReferenceEngine(forward, weights)
-        expected = reference.step([Feed(reference.sequence(), tokens, "all")])
-        engine, three = (Engine(forward, weights, mode="exact", cache="fp32", cache_positions=1024, threads=threads) for threads in (1, 3))
-        fast = Engine(forward, weights, mode="fast", cache="fp32", cache_positions=1024)
-    got = engine.step([Feed(engine.sequence(), tokens, "all")])
-    assert difference(got, expected) < TOLERANCE
-    one_by_one = engine.sequence()
-    rows = [engine.step([Feed(one_by_one, [token], "all")]) for token in tokens]
-    assert np.concatenate(rows).tobytes() == got.tobytes()
-    assert three.step([Feed(three.sequence(), tokens, "all")]).tobytes() == got.tobytes()
-    loose = fast.step([Feed(fast.sequence(), tokens, "all")])
-    assert np.sqrt(np.square(loose - expected).mean()) < 0.2 * np.sqrt(np.square(expected).mean())
+    check_packed_engine(pack(kind, CASCADE), kind, text(19, seed=1), TOLERANCE)
 
 
 def test_transformers_run_the_same(pack: Pack, tmp_path: Path) -> None:

@@ -10,16 +10,11 @@ import kbit.model
 from kbit.core.errors import ModelError
 from kbit.core.scheme import Plan, Scheme
 from kbit.encoders import encode
-from kbit.engine.engine import Engine
-from kbit.engine.feeds import Feed
-from kbit.engine.plan import make_plan
 from kbit.engine.program_weights import rows_of
-from kbit.engine.reference import ReferenceEngine
-from kbit.engine.weights import ModelWeights
 from kbit.store.folder import open_model
 
-from .conftest import Pack
-from .models import KINDS, answer, difference, text
+from .conftest import Pack, check_packed_engine
+from .models import answer, difference, text
 
 TOLERANCE = 2e-5
 PLANS = {
@@ -42,22 +37,7 @@ FAMILIES = ["llama", "llama_tied_biased", "gpt2", "mixtral", "qwen3_moe"]
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_engine_is_the_reference(pack: Pack, kind: str, plan: str) -> None:
-    folder, tokens = pack(kind, PLANS[plan]), text(19, seed=1)
-    with open_model(folder) as stored:
-        weights = ModelWeights(stored)
-        forward = make_plan(stored.config, weights, KINDS[kind].context)
-        reference = ReferenceEngine(forward, weights)
-        expected = reference.step([Feed(reference.sequence(), tokens, "all")])
-        engine, three = (Engine(forward, weights, mode="exact", cache="fp32", cache_positions=1024, threads=threads) for threads in (1, 3))
-        fast = Engine(forward, weights, mode="fast", cache="fp32", cache_positions=1024)
-    got = engine.step([Feed(engine.sequence(), tokens, "all")])
-    assert difference(got, expected) < TOLERANCE
-    one_by_one = engine.sequence()
-    rows = [engine.step([Feed(one_by_one, [token], "all")]) for token in tokens]
-    assert np.concatenate(rows).tobytes() == got.tobytes()
-    assert three.step([Feed(three.sequence(), tokens, "all")]).tobytes() == got.tobytes()
-    loose = fast.step([Feed(fast.sequence(), tokens, "all")])
-    assert np.sqrt(np.square(loose - expected).mean()) < 0.2 * np.sqrt(np.square(expected).mean())  # int8 may turn a router's choice
+    check_packed_engine(pack(kind, PLANS[plan]), kind, text(19, seed=1), TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", ["llama_tied_biased", "gpt2", "mixtral"])

@@ -1,7 +1,6 @@
 """A plan → its cells: what the files hold is looked at here, once, before anything is measured."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +88,7 @@ def _quality(plan: StudyPlan, models: list[_Model]) -> list[QualityCell]:
     cells = []
     for model in models:
         for context in plan.text.contexts:
-            for scheme in dict.fromkeys(planned.scheme for planned in plan.schemes if planned.covers(model.planned.name)):
+            for scheme in plan.schemes_of(model.planned.name):
                 for seed in given.seeds if given is not None and needs_inputs(scheme.methods) else (None,):
                     looked = {} if seed is None or given is None else {**seen, "calibration_tokens": given.tokens, "seed": seed}
                     cells.append(
@@ -125,15 +124,9 @@ def _speed(plan: StudyPlan, models: list[_Model], machine: str) -> list[SpeedCel
             machine=machine,
         )
         for model in models
-        for scheme in _timed(plan, model)
+        for scheme in dict.fromkeys(speed_scheme(scheme) for scheme in plan.schemes_of(model.planned.name, timed=True))
         for threads in plan.speed.threads
     ]
-
-
-def _timed(plan: StudyPlan, model: _Model) -> Iterator[str]:
-    yield from dict.fromkeys(
-        speed_scheme(planned.scheme) for planned in plan.schemes if planned.timed and planned.covers(model.planned.name)
-    )
 
 
 def _texts(paths: tuple[Path, ...]) -> tuple[str, ...]:

@@ -63,10 +63,6 @@ class PlannedScheme:
     models: tuple[str, ...]
     timed: bool
 
-    def covers(self, model: str) -> bool:
-        """Whether a model is encoded by it."""
-        return not self.models or model in self.models
-
 
 @dataclass(frozen=True, slots=True)
 class TextPlan:
@@ -122,6 +118,11 @@ class StudyPlan:
     calibration: CalibrationPlan | None
     speed: SpeedPlan | None
     tasks: TaskPlan | None
+
+    def schemes_of(self, model: str, *, timed: bool = False) -> list[Scheme]:
+        """Schemes that a model is encoded by, each once; only those whose speed is measured with `timed`."""
+        of = [planned for planned in self.schemes if not planned.models or model in planned.models]
+        return list(dict.fromkeys(planned.scheme for planned in of if planned.timed or not timed))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
