@@ -4,59 +4,28 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <limits>
-#include <string>
 
-#include "check.h"
-#include "kernels.h"
-#include "tests/guarded.h"
+#include "tests/tables.h"
 
 namespace {
 
 using kbit::VectorOps;
+using kbit::test::alike;
 using kbit::test::at;
+using kbit::test::bytes_of;
 using kbit::test::expect;
 using kbit::test::Guarded;
+using kbit::test::near;
 namespace en = kbit::engine;
 
 std::mt19937 rng(11);
 constexpr int64_t kSizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 64, 80, 100, 128, 257};
 
-struct Table {
-  std::string name;
-  const VectorOps* ops;
-};
-
-std::vector<Table> tables() {
-  const kbit::Kernels* all[8];
-  const int count = kbit::available_kernels(all, 8);
-  std::vector<Table> found;
-  for (int i = count - 1; i >= 0; --i) found.push_back({all[i]->name, all[i]->vector});
-  return found;  // the plain ones first
-}
-
 void normal(Guarded<float>& x, int64_t count, float spread = 1.0f) {
   std::normal_distribution<float> value(0.0f, spread);
   x.resize(count);
   for (float& v : x) v = value(rng);
-}
-
-template <class T>
-std::vector<uint8_t> bytes_of(const Guarded<T>& x) {
-  const auto* p = reinterpret_cast<const uint8_t*>(x.begin());
-  return {p, p + sizeof(T) * static_cast<size_t>(x.end() - x.begin())};
-}
-
-// run(ops) → bytes: equal for every table.
-void alike(const std::string& what, const std::function<std::vector<uint8_t>(const VectorOps&)>& run) {
-  const std::vector<Table> all = tables();
-  const std::vector<uint8_t> want = run(*all[0].ops);
-  for (size_t i = 1; i < all.size(); ++i) expect(run(*all[i].ops) == want, what + " on " + all[i].name);
-}
-
-void near(const std::string& what, double found, double want, double bound) {
-  expect(std::fabs(found - want) <= bound, what + ": " + std::to_string(found) + " for " + std::to_string(want));
 }
 
 void test_norms() {
@@ -341,9 +310,7 @@ void test_attention() {
 }  // namespace
 
 int main() {
-  std::printf("instruction sets:");
-  for (const Table& table : tables()) std::printf(" %s", table.name.c_str());
-  std::printf("\n");
+  kbit::test::print_tables();
   test_norms();
   test_epilogues();
   test_rotations();
