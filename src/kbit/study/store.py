@@ -19,6 +19,8 @@ from kbit.study.columns import COMMON, QUALITY, SPEED, SQL_TYPES
 __all__ = ["StudyStore"]
 
 _VERSION = 2
+#: version → columns that the next one added, null in rows of before
+_ADDED = {1: {"quality": ("mask_bytes", "outliers_bytes", "low_rank_bytes")}}
 _TABLES = {"quality": COMMON | QUALITY, "speed": COMMON | SPEED}
 _ORDER = "family, params, model, context, bits, scheme, seed, key"
 #: column of a quality row → column of the speed rows that belong to it
@@ -29,11 +31,11 @@ class StudyStore:
     """A study's file; a context manager.
 
     Args:
-        path: the file; made where it is not there.
+        path: the file; made where it is not there, and one of an earlier version brought to this one.
         reading: only read, beside a study that may be running; else one process at a time holds the file.
 
     Raises:
-        FormatError: the file is no study, or one of another version.
+        FormatError: the file is no study, or one of a later version.
         StorageError: another process has it, there is none to read, or the disk said no.
     """
 
@@ -69,9 +71,25 @@ class StudyStore:
             run(f"CREATE VIEW cells AS {_view()}")
             run(f"PRAGMA user_version = {_VERSION}")
             run("COMMIT")
+        elif version in _ADDED:
+            if not self._reading:
+                self._upgrade(version)
         elif version != _VERSION:
             raise FormatError(f"{self.path}: expected a study of version {_VERSION}, got a database of version {version}")
         run("PRAGMA synchronous = FULL")
+
+    def _upgrade(self, version: int) -> None:
+        """Brings a study of an earlier version to this one, its rows as they are, in one transaction."""
+        run = self._database.execute
+        run("BEGIN IMMEDIATE")
+        run("DROP VIEW cells")
+        for step in range(version, _VERSION):
+            for table, names in _ADDED[step].items():
+                for name in names:
+                    run(f"ALTER TABLE {table} ADD COLUMN {_column(name, _TABLES[table][name])}")
+        run(f"CREATE VIEW cells AS {_view()}")
+        run(f"PRAGMA user_version = {_VERSION}")
+        run("COMMIT")
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
         """Keeps a row in the place of one with its key; it is on the disk when this returns.
