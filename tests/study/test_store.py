@@ -135,6 +135,31 @@ def test_refuses_other_files(tmp_path: Path) -> None:
         pass
 
 
+def test_a_study_of_version_1_goes_on_with_its_rows(tmp_path: Path) -> None:
+    path, added = tmp_path / "s.db", ("mask_bytes", "outliers_bytes", "low_rank_bytes")
+    with StudyStore(path) as store:
+        store.put("quality", {**ROW, "perplexity": 7.5})
+        store.put("speed", SPEED)
+        new = store.rows()
+    old = sqlite3.connect(path)
+    old.execute("DROP VIEW cells")
+    for name in added:  # what version 1 did not have
+        old.execute(f"ALTER TABLE quality DROP COLUMN {name}")
+    old.execute("CREATE VIEW cells AS SELECT * FROM quality")
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    with StudyStore(path, reading=True) as beside:  # looked at, and left as it is
+        assert [row["perplexity"] for row in beside.rows()] == [7.5]
+        assert beside._database.execute("PRAGMA user_version").fetchone()[0] == 1
+    with StudyStore(path) as store:
+        assert store.rows() == new
+        store.put("quality", {**ROW, "key": "k1", "mask_bytes": 3.0})
+        view = store._database.execute("SELECT key, mask_bytes, decode_tokens_per_s FROM cells ORDER BY key").fetchall()
+    assert [tuple(row)[:2] for row in view] == [("k0", None), ("k1", 3.0)]
+    assert view[0]["decode_tokens_per_s"] == new[0]["decode_tokens_per_s"]
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with StudyStore(tmp_path / "s.db"), pytest.raises(StorageError, match=str(os.getpid())), StudyStore(tmp_path / "s.db"):
         pass

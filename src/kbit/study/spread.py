@@ -2,6 +2,9 @@
 
 A precision has a usual error: the median of what was missed. Errors over it are one pool for sizes inside the range that was seen and one
 for those outside, and the share of the pool that an interval shall cover gives its width; beyond the range it grows with the distance.
+
+Rows of one model miss together, so few models are few errors, however many rows they have. The width is never less than what Student's t
+gives for models: their usual misses (the median of a model's), root mean square, with as many degrees of freedom as there are models.
 """
 
 import math
@@ -11,10 +14,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from kbit.study.laws.robust import Floats
+from kbit.core.errors import MissingExtraError
 from kbit.study.rows import Row
 
 __all__ = ["COVERAGE", "Miss", "Spread"]
+
+#: family, name and parameters
+Model = tuple[str, str, int]
 
 #: of the intervals that are quoted
 COVERAGE = 0.9
@@ -52,7 +58,11 @@ class Spread:
 
     @classmethod
     def of(cls, misses: Sequence[Miss], coverage: float = COVERAGE) -> Self:
-        """Widths from held-out errors; wide ones where there are too few."""
+        """Widths from held-out errors; wide ones where there are too few.
+
+        Raises:
+            MissingExtraError: scipy is not installed.
+        """
         groups: dict[str, tuple[list[float], list[float]]] = {}
         for miss in misses:
             for name in dict.fromkeys((*_classes(miss.row), "")):
@@ -60,12 +70,12 @@ class Spread:
         usual = {name: error for name, (near, far) in groups.items() if (error := _usual(near, far)) is not None}
         usual.setdefault("", _UNKNOWN)
         made = cls(usual, 1.0, 1.0, 1.0)
-        inside, outside = (
-            np.array([abs(miss.error) / made.usual_of(miss.row) for miss in misses if (miss.beyond > 0) == out]) for out in (False, True)
-        )
+        pools: tuple[dict[Model, list[float]], dict[Model, list[float]]] = ({}, {})
+        for miss in misses:
+            pools[miss.beyond > 0].setdefault(miss.row.model, []).append(abs(miss.error) / made.usual_of(miss.row))
         beyond = [miss.beyond for miss in misses if miss.beyond > 0]
-        width = _quantile(inside, coverage) if inside.size >= _ENOUGH else 4.0
-        far = _quantile(outside, coverage) if outside.size >= _ENOUGH else 2 * width
+        width = _width(pools[False], coverage) or 4.0
+        far = _width(pools[True], coverage) or 2 * width
         return cls(usual, width, max(far, width), float(np.median(beyond)) if beyond else 1.0)
 
     def usual_of(self, row: Row) -> float:
@@ -118,6 +128,18 @@ def _usual(near: Sequence[float], far: Sequence[float]) -> float | None:
     return max(float(np.median(found)), _LEAST) if len(found) >= _ENOUGH else None
 
 
-def _quantile(ratios: Floats, coverage: float) -> float:
-    """The share of a pool, with the correction for its size that makes it hold for one more."""
-    return float(np.quantile(ratios, min(1.0, coverage * (1 + 1 / ratios.size)))) if ratios.size else math.inf
+def _width(models: Mapping[Model, Sequence[float]], coverage: float) -> float | None:
+    """What covers a share of a pool of errors, and of the models that they are of; None where the pool is too small.
+
+    The share of the errors has the correction for their number that makes it hold for one more.
+    """
+    ratios = np.array([ratio for errors in models.values() for ratio in errors])
+    if ratios.size < _ENOUGH:
+        return None
+    try:
+        from scipy.special import stdtrit
+    except ImportError:
+        raise MissingExtraError("scipy", "study") from None
+    share = float(np.quantile(ratios, min(1.0, coverage * (1 + 1 / ratios.size))))
+    together = math.sqrt(np.mean([np.median(errors) ** 2 for errors in models.values()]))
+    return max(share, float(stdtrit(len(models), (1 + coverage) / 2)) * together)
