@@ -1,16 +1,24 @@
-"""Time of the recipes on random Llamas with layers of the shape of 1B: `fast` and the check measured, `good` and `best` estimated.
+"""Time and memory of the recipes on random Llamas with layers of the shape of 1B, each in a process of its own, beside what was foretold.
 
-python benchmarks/recipes.py [--layers 4 16] [--estimates] [--json FILE]
+    python benchmarks/recipes.py [--layers 2 16] [--qualities fast good best] [--estimates] [--json FILE]
+
+`fast` takes half a minute at 16 layers; `good` and `best` take an hour and more, so two layers of the sixteen show how far the estimate is
+right: the seconds of an encoded layer are the same in all of them.
 """
 
 import argparse
+import json
 import math
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import machine
 from checkpoint import llama, write_checkpoint, write_tokenizer
@@ -20,39 +28,51 @@ from kbit.allocate.gate import Gate
 from kbit.allocate.ladder import candidates
 from kbit.allocate.recipes import QUALITIES, books
 from kbit.allocate.units import find_units
+from kbit.calibrate import CalibrationText
 from kbit.core.memory import peak_rss_bytes
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
+CALIBRATION_TOKENS = 131_072
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", nargs="+", type=int, default=[4, 16])
+    parser.add_argument("--layers", nargs="+", type=int, default=[2, 16])
+    parser.add_argument("--qualities", nargs="+", choices=QUALITIES, default=["fast"])
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--estimates", action="store_true", help="measure nothing but what estimates are made of")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", nargs=2, metavar=("FOLDER", "QUALITY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(measure(Path(options.worker[0]), options.worker[1])))
+        return 0
     facts = machine.print_header("time of the recipes")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layers in options.layers:
-        with tempfile.TemporaryDirectory(prefix="kbit-gate-") as work:
-            rows.append((foretell if options.estimates else measure)(Path(work), layers, options.vocabulary))
-        print(rows[-1], flush=True)
-    machine.save(options.json, {"benchmark": "recipes", "machine": facts, "rows": rows})
+        with tempfile.TemporaryDirectory(prefix="kbit-recipes-") as work:
+            source = Path(work) / "source"
+            write_checkpoint(source, llama(options.vocabulary, 2048, 8192, layers, 32, 8), 0)
+            write_tokenizer(source, options.vocabulary)
+            words = np.random.default_rng(1).integers(3, options.vocabulary, CALIBRATION_TOKENS + 4096)
+            (Path(work) / "text.txt").write_text(" ".join(f"w{word}" for word in words))
+            row = {"layers": layers, "estimates": estimates(source)}
+            measured = [] if options.estimates else [run(Path(work), quality) for quality in options.qualities]
+            rows += [row | one for one in measured] or [row]
+            machine.save(options.json, {"benchmark": "recipes", "machine": facts, "rows": rows})
     return 0
 
 
-def foretell(work: Path, layers: int, vocabulary: int) -> dict[str, Any]:
-    write_checkpoint(work / "source", llama(vocabulary, 2048, 8192, layers, 32, 8), 0)
-    with open_model(work / "source") as stored:
-        parameters = sum(math.prod(stored.entry(name).shape) for name in stored.names())
-    return {"layers": layers, "parameters": parameters, "estimates": estimates(work / "source", parameters)}
+def run(work: Path, quality: str) -> dict[str, Any]:
+    """A recipe in a process of its own, so that its largest resident memory is its own."""
+    command = [sys.executable, __file__, "--worker", str(work), quality]
+    row: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+    print(row, flush=True)
+    return row
 
 
-def measure(work: Path, layers: int, vocabulary: int) -> dict[str, Any]:
-    config = llama(vocabulary, 2048, 8192, layers, 32, 8)
-    write_checkpoint(work / "source", config, 0)
-    write_tokenizer(work / "source", vocabulary)
+def measure(work: Path, quality: Any) -> dict[str, Any]:
     gate, times = Gate(work / "source", tuple(books())), []
 
     def timed(folder: Path) -> None:
@@ -60,27 +80,35 @@ def measure(work: Path, layers: int, vocabulary: int) -> dict[str, Any]:
         gate(folder)
         times.append(time.perf_counter() - started)
 
-    decision = decide(work / "source", Request(work / "journal", quality="fast", progress=False))
-    result = quantize_folder(work / "source", work / "out", decision.plan, progress=False, check=timed)
+    started = time.perf_counter()
+    text = None if quality == "fast" else CalibrationText((work / "text.txt",), tokens=CALIBRATION_TOKENS)
+    decision = decide(work / "source", Request(work / f"{quality}.journal", quality=quality, calibration=text))
+    decided = time.perf_counter() - started
+    result = quantize_folder(work / "source", work / quality, decision.plan, calibration=decision.calibration, check=timed)
     assert gate.result is not None
     assert gate.result.kl is not None, gate.result.skipped
     return {
-        "layers": layers, "parameters": result.parameters, "scheme": result.scheme,
-        "seconds": result.seconds - times[0], "check_seconds": times[0], "check_tokens": gate.result.tokens, "check_kl": gate.result.kl,
+        "quality": quality, "parameters": result.parameters, "scheme": result.scheme, "bpw": result.bpw,
+        "calibration_tokens": 0 if decision.calibration is None else decision.calibration.tokens,
+        "decide_seconds": decided, "seconds": result.seconds - times[0], "foretold": asdict(decision.expected),
+        "check_seconds": times[0], "check_tokens": gate.result.tokens, "check_kl": gate.result.kl,
         "peak_rss_bytes": peak_rss_bytes(), "source_bytes": result.source_bytes,
-        "estimates": estimates(work / "source", result.parameters),
     }  # fmt: skip
 
 
-def estimates(source: Path, parameters: int) -> dict[str, Any]:
+def estimates(source: Path) -> dict[str, Any]:
     """What `kbit quantize` foretells for each quality, with a calibration text of 131,072 tokens."""
-    found, rates = {}, Rates.measure()
+    found: dict[str, Any] = {}
+    rates = Rates.measure()
+    with open_model(source) as stored:
+        parameters = sum(math.prod(stored.entry(name).shape) for name in stored.names())
     for quality in QUALITIES:
         best, calibrated = quality == "best", quality != "fast"
         listed = partial(candidates, calibrated=calibrated, goal="size" if best else "one")
         with open_model(source) as stored:
             units = find_units(stored, BASE, ("default",), listed)
-        found[quality] = asdict(estimate(units, 131_072 if calibrated else 0, 512, share=best, parameters=parameters, rates=rates))
+        tokens = CALIBRATION_TOKENS if calibrated else 0
+        found[quality] = asdict(estimate(units, tokens, 512, share=best, parameters=parameters, rates=rates))
     return found
 
 
