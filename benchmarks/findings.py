@@ -1,4 +1,4 @@
-"""What a study of one family says: optimum k, data types, group sizes, zero points, with and without error compensation.
+"""What a study of one family says: optimum k, data types, group sizes, zero points, structure, with and without error compensation.
 
     python benchmarks/findings.py [--rows studies/quill.csv] [--json FILE]
 
@@ -7,6 +7,7 @@
 - data types, group sizes, zero points: geometric mean over the models of the KL divergence, as a ratio to that of a plain one: linear
   codes, groups of 64, no zero points. Group sizes are compared at the bits they take: log KL falls by a fixed rate a bit, and what a group
   size gains beyond its own bits is what is left.
+- structure: vectors and trellises beside k-means codes of the same stored bits (a line through log KL of those within 0.8 bits).
 """
 
 import argparse
@@ -22,6 +23,10 @@ from machine import print_header, save
 
 ROWS = Path(__file__).resolve().parents[1] / "studies" / "quill.csv"
 BUDGETS = 200
+#: codes whose bits are so near are compared along a line
+NEAR_BPW = 0.8
+#: rows that take more than this share of padding, since they are shorter than what is packed together, say nothing of a data type
+PADDED = 0.1
 TYPES = ("int", "float", "nf", "log", "quantile", "dynamic", "kmeans")
 Key = tuple[Any, ...]
 
@@ -39,6 +44,7 @@ def main() -> None:
     result["group_sizes"] = {method: group_sizes(rows, method) for method in methods}
     result["zero_points"] = {method: zero_points(rows, method) for method in methods}
     result["compensation"] = compensation(rows)
+    result["structure"] = structure(rows)
     save(options.json, result)
 
 
@@ -124,6 +130,30 @@ def compensation(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return table
 
 
+def structure(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """KL of vectors and trellises over that of k-means codes of the same stored bits, both with error compensation, by scheme."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for model in dict.fromkeys(row.model for row in rows):
+        of = [row for row in rows if row.model == model and row.method == "imp+gptq"]
+        line = [(row.bpw, float(np.log(float(row.extra["kl_mean"])))) for row in of if row.extra["grid"] == "kmeans"]
+        for row in of:
+            near = [(bpw, kl) for bpw, kl in line if abs(bpw - row.bpw) < NEAR_BPW]
+            padded = float(row.extra["padding_bytes"]) > PADDED * float(row.extra["codes_bytes"])
+            if str(row.extra["grid"]).startswith(("vq", "trellis")) and not padded and min(bpw for bpw, _ in line) <= row.bpw:
+                slope, base = np.polyfit(np.array([bpw for bpw, _ in near]), np.array([kl for _, kl in near]), 1)
+                expected = np.exp(base + slope * row.bpw)
+                found.setdefault(str(row.extra["scheme"]), []).append((row.bpw, float(row.extra["kl_mean"]) / float(expected)))
+    table = {name: {"bpw": float(np.mean([bpw for bpw, _ in of])), "ratio": _mean_ratio([r for _, r in of])} for name, of in found.items()}
+    print("\nKL over that of k-means codes of the same bits, imp+gptq")
+    for name, figures in sorted(table.items(), key=lambda item: item[1]["bpw"]):
+        print(f"  {name:<24} {figures['bpw']:.3f} bpw {figures['ratio']:6.2f}")
+    return table
+
+
+def _mean_ratio(ratios: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
 def _divergences(
     rows: Sequence[Row], method: str, *, grids: Sequence[str], group_size: int = 64, bits: int | None = None, zero_points: bool = False
 ) -> dict[Key, float]:
@@ -160,7 +190,7 @@ def _line(ratios: dict[str, float]) -> str:
 def _ratio(base: dict[Key, float], found: dict[Key, float]) -> float | None:
     """Geometric mean of found / base over the keys that both have."""
     both = [float(np.log(kl / base[key])) for key, kl in found.items() if kl > 0 and base.get(key, 0.0) > 0]
-    return float(np.exp(np.mean(both))) if both else None
+    return _mean_ratio(np.exp(both).tolist()) if both else None
 
 
 if __name__ == "__main__":

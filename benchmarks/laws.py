@@ -63,7 +63,7 @@ def main() -> None:
         ],
         "coverage": coverage(rows),
         "unseen": unseen(rows),
-        "latency": latency(),
+        "latency": latency(rows),
         "advice": judge_advice(rows, options.budgets, four_bit=four_bits(rows)),
     }
     print(json.dumps({name: result[name] for name in ("coverage", "unseen", "latency", "advice")}, indent=1))
@@ -157,10 +157,15 @@ def speed_rows() -> list[Row]:
     return out
 
 
-def latency() -> dict[str, Any]:
-    """The law of a token's time: coefficients, and its error on cells left out."""
-    law = LatencyLaw.fit(speed_rows())
-    return {"rows": len(speed_rows()), "coefficients": law.coefficients(), "median_error": law.error}
+def latency(rows: Sequence[Row]) -> dict[str, Any]:
+    """The law of a token's time: coefficients, and its error on cells left out; of `engine.json`, of the table's, of both."""
+    cells = {(row.model, row.extra.get("speed_scheme"), row.extra.get("threads")): row for row in rows if row.number("decode_tokens_per_s")}
+    found = {}
+    for name, measured in (("engine", speed_rows()), ("rows", list(cells.values())), ("both", speed_rows() + list(cells.values()))):
+        if measured and (cells or name == "engine"):
+            law = LatencyLaw.fit(measured)
+            found[name] = {"rows": len(measured), "coefficients": law.coefficients(), "median_error": law.error}
+    return found
 
 
 def _models(rows: Sequence[Row]) -> list[tuple[str, str, int]]:

@@ -53,7 +53,7 @@ def test_ticks_are_a_handful_of_round_numbers() -> None:
         return [str(element.text) for element in root.iter(NAMESPACE + "text") if element.attrib.get("text-anchor") == "end"]
 
     assert ticks(47.0, 55.0) == ["48", "50", "52", "54"]
-    assert ticks(1e-4, 1.0) == ["0.0001", "0.001", "0.01", "0.1", "1"]
+    assert ticks(1e-4, 1.0) == ["1e-4", "0.001", "0.01", "0.1", "1"]
 
 
 def test_nothing_to_draw_is_said() -> None:

@@ -78,3 +78,30 @@ def test_optimum_stays_within_what_was_measured(published: tuple[Row, ...], book
     assert {one.bits for one in found if 1e9 < one.total_bits < 4e11} == {4}
     losses = [one.loss for one in found]
     assert losses[-1] < losses[0]
+
+
+def test_what_encoding_adds_is_divergence_where_all_rows_tell_it(published: tuple[Row, ...]) -> None:
+    series = published[0].series
+    told = [replace(row, extra={**row.extra, "grid": "int", "kl_mean": 2.0**-row.bits}) for row in published if row.series == series]
+    panel = panels.data_types(told, series)
+    assert panel is not None
+    assert panel.y_label.startswith("KL")
+    assert {point.y for point in panel.series[0].points} <= {2.0**-row.bits for row in told}
+    panel = panels.data_types([replace(row, extra={**row.extra, "kl_mean": 0.0}) if row.bits == 4 else row for row in told], series)
+    assert panel is not None
+    assert panel.y_label.startswith("loss")
+
+
+def test_data_types_of_few_bits_are_shown_beside_those_of_many(published: tuple[Row, ...]) -> None:
+    """Six types of 2 to 8 bits, and one of 2 and 3 that loses half of what they do there: it is among the five that are drawn."""
+    base = next(row for row in published if row.is_original)
+    names = {**{f"wide{number}": range(2, 9) for number in range(6)}, "narrow": range(2, 4)}
+    rows = [base] + [
+        replace(base, method="nearest", bits=bits, bpw=float(bits), perplexity=99.0, extra={"grid": name, "kl_mean": worth * 4.0**-bits})
+        for name, widths in names.items()
+        for bits in widths
+        for worth in [0.5 if name == "narrow" else 1.0]
+    ]
+    panel = panels.data_types(rows, base.series)
+    assert panel is not None
+    assert panel.series[0].name == "narrow"

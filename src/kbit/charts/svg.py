@@ -165,7 +165,7 @@ def _y_axis(ticks: Sequence[float], y: Scale, label: str) -> str:
         if TOP <= at <= HEIGHT - BOTTOM:
             parts.append(
                 f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
-                f'<text class="soft" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>'
+                f'<text class="soft" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{_small(tick)}</text>'
             )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(label)}</text>')
@@ -202,6 +202,11 @@ def _log_x_axis(xs: Sequence[float], x: Scale, label: str) -> str:
     values = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1, every) for step in steps]
     ticks = [(x(math.log10(value)), _short(value)) for value in values]
     return _x_ticks([(at, text) for at, text in ticks if LEFT <= at <= WIDTH - RIGHT], label)
+
+
+def _small(value: float) -> str:
+    """A number as short as it goes: 0.001, but 1e-4."""
+    return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _short(value: float) -> str:

@@ -62,7 +62,7 @@ def row_load(row: Row) -> Load | None:
 
 @dataclass(frozen=True, slots=True)
 class LatencyLaw:
-    """See the module. `values` are 1/a, 1/b, c and d; `error` the median relative error of rows of left-out models and precisions."""
+    """See the module. `values` are 1/a, 1/b, c and d; `error` the median relative error of rows of left-out models and layouts of bytes."""
 
     form: ClassVar[str] = "latency"
     formula: ClassVar[str] = "s = bytes/(roof·a) + macs/(roof·b) + layers·c + d"
@@ -84,7 +84,7 @@ class LatencyLaw:
             )
         terms = np.array([load.terms for _, load in loads])
         seconds = np.array([1 / float(row.number("decode_tokens_per_s") or 1.0) for row, _ in loads])
-        groups = np.array([f"{row.model} {row.precision}" for row, _ in loads])
+        groups = np.array([f"{row.model} {row.extra.get('speed_scheme') or row.precision}" for row, _ in loads])
         errors: list[float] = []
         for group in dict.fromkeys(groups) if len(set(groups)) > 2 else ():
             out = groups == group

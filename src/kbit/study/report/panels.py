@@ -84,8 +84,8 @@ def optimum_bits(book: LawBook, rows: Sequence[Row], series: str) -> Panel | Non
 
 
 def data_types(rows: Sequence[Row], series: str) -> Panel | None:
-    """What encoding adds to the loss of the largest model, against bits a weight: a curve a data type (a method, where rows name none)."""
-    damaged = _damages(rows, series)
+    """What encoding adds to the loss of one model, against bits a weight: a curve a data type (a method, where rows name none)."""
+    damaged, measure = _damages(rows, series)
     curves = [
         Series(name, tuple(Point(row.bpw, damage, _tooltip(row)) for row, damage in sorted(_lowest(found), key=lambda pair: pair[0].bpw)))
         for name, found in _by(damaged, lambda pair: str(pair[0].extra.get("grid") or pair[0].method))
@@ -93,13 +93,13 @@ def data_types(rows: Sequence[Row], series: str) -> Panel | None:
     told = [curve for curve in curves if len(curve.points) > 1]
     if not told:
         return None
-    best = sorted(told, key=lambda curve: float(np.mean([np.log(point.y) for point in curve.points])))[:_MOST]
-    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", "loss above 16 bits, nats", tuple(best), legend=False)
+    best = sorted(told, key=_above_line(told))[:_MOST]
+    return Panel(f"{_name(series)}: what encoding adds", "stored bits per weight", measure, tuple(best), legend=False)
 
 
 def group_sizes(rows: Sequence[Row], series: str) -> Panel | None:
     """What encoding adds against bits a weight: a curve a group size."""
-    damaged = _damages(rows, series)
+    damaged, measure = _damages(rows, series)
     curves = [
         Series(
             "per row" if group == -1 else f"groups of {group}",
@@ -110,7 +110,7 @@ def group_sizes(rows: Sequence[Row], series: str) -> Panel | None:
     curves = [curve for curve in curves if len(curve.points) > 1][:_MOST]
     if len(curves) < 2:
         return None
-    return Panel(f"{_name(series)}: group sizes", "stored bits per weight", "loss above 16 bits, nats", tuple(curves), legend=False)
+    return Panel(f"{_name(series)}: group sizes", "stored bits per weight", measure, tuple(curves), legend=False)
 
 
 def law_fit(book: LawBook, rows: Sequence[Row], series: str) -> Panel | None:
@@ -190,17 +190,31 @@ def _lowest(pairs: Sequence[tuple[Row, float]]) -> list[tuple[Row, float]]:
     return [min(found, key=lambda pair: pair[1]) for _, found in _by(pairs, lambda pair: round(pair[0].bpw, 2))]
 
 
-def _damages(rows: Sequence[Row], series: str) -> list[tuple[Row, float]]:
-    """Rows of the largest model of a series that has encoded rows, with what they lose against its original."""
+def _damages(rows: Sequence[Row], series: str) -> tuple[list[tuple[Row, float]], str]:
+    """Encoded rows of the model of a series that has most, the largest of such, with what they lose, and what that is measured by.
+
+    KL divergence where all of them tell it: the difference of two losses is noise where little is lost.
+    """
     own = [row for row in rows if row.series == series]
     originals = {row.model: row for row in own if row.is_original}
     encoded = [row for row in own if not row.is_original and row.model in originals]
     if not encoded:
-        return []
+        return [], ""
     models = {row.model for row in encoded}
     model = max(models, key=lambda one: (sum(row.model == one for row in encoded), one[2]))
+    of = [row for row in encoded if row.model == model]
+    divergences = [(row, row.number("kl_mean") or 0.0) for row in of]
+    if all(divergence > 0 for _, divergence in divergences):
+        return divergences, "KL divergence, nats"
     base = _perplexity(originals[model])
-    return [(row, damage) for row in encoded if row.model == model and (damage := float(np.log(_perplexity(row) / base))) > 0]
+    return [(row, damage) for row in of if (damage := float(np.log(_perplexity(row) / base))) > 0], "loss above 16 bits, nats"
+
+
+def _above_line(curves: Sequence[Series]) -> Callable[[Series], float]:
+    """How far a curve lies above the line through the logarithms of all, so that curves of few bits compare with those of many."""
+    points = np.array([(point.x, np.log(point.y)) for curve in curves for point in curve.points])
+    slope, base = np.polyfit(points[:, 0], points[:, 1], 1) if np.ptp(points[:, 0]) > 0 else (0.0, 0.0)
+    return lambda curve: float(np.mean([np.log(point.y) - base - slope * point.x for point in curve.points]))
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:
