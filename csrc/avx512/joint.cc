@@ -2,6 +2,7 @@
 #include "joint.h"
 
 #include "avx512.h"
+#include "chains.h"
 #include "for_joint.h"
 #include "tile.h"
 
@@ -17,28 +18,20 @@ class JointDots {
   inline __attribute__((always_inline)) JointDots(const JointTables<K, D>& tables, const Matrix& m, int64_t tile) : tables_(tables), cursor_(m, tile) {}
 
   inline __attribute__((always_inline)) void add(const int8_t* const* x, int64_t count, Sums (&sum)[Tokens]) {
-    Chains chains;
+    Chains<Tokens, kChains> chains;
     for (; count > 0; --count, cursor_.next(), at_ += D * kBlockInputs) {
       cursor_.prefetch();
       Emit emit{chains, x, at_};
       decode<K, Output::looked_up>(cursor_.blocks, tables_, emit);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < Tokens * kChains; ++i) sum[i / kChains] += chains.of[i / kChains][i % kChains];
+    chains.add_to(sum);
   }
 
  private:
-  static constexpr int kChains = Tokens == 1 ? 2 * D : Tokens == 2 ? 2 : 1;  // enough to hide the latency of vpdpbusd
-  struct Chains {
-    Sums of[Tokens][kChains];
-    inline __attribute__((always_inline)) Chains() {
-#pragma GCC unroll 6
-      for (int i = 0; i < Tokens * kChains; ++i) of[i / kChains][i % kChains] = Sums{};
-    }
-  };
+  static constexpr int kChains = Tokens == 1 ? 2 * D : Tokens == 2 ? 2 : 1;
 
   struct Emit {
-    Chains& chains;
+    Chains<Tokens, kChains>& chains;
     const int8_t* const* x;
     int64_t from;
     template <int S>

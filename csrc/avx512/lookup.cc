@@ -1,6 +1,7 @@
 // Fast mode by lookup for a few tokens, straight from the planes: each looked-up register is multiplied with every token at once, where the
 // kernel for many tokens writes a strip of decoded tiles and reads it again.
 #include "avx512.h"
+#include "chains.h"
 #include "for_bits.h"
 #include "tile.h"
 
@@ -16,28 +17,20 @@ class Dots {
   inline __attribute__((always_inline)) Dots(const Tables<K>& tables, const Matrix& m, int64_t tile) : tables_(tables), cursor_(m, tile) {}
 
   inline __attribute__((always_inline)) void add(const int8_t* const* x, int64_t count, Sums (&sum)[Tokens]) {
-    Chains chains;
+    Chains<Tokens, kChains> chains;
     for (; count > 0; --count, cursor_.next(), at_ += kBlockInputs) {
       cursor_.prefetch();
       Emit emit{chains, x, at_};
       decode<K, Out>(cursor_.blocks, tables_, emit);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < Tokens * kChains; ++i) sum[i / kChains] += chains.of[i / kChains][i % kChains];
+    chains.add_to(sum);
   }
 
  private:
-  static constexpr int kChains = Tokens < 4 ? 4 / Tokens : 1;  // enough to hide the latency of vpdpbusd
-  struct Chains {
-    Sums of[Tokens][kChains];
-    inline __attribute__((always_inline)) Chains() {
-#pragma GCC unroll 4
-      for (int i = 0; i < Tokens * kChains; ++i) of[i / kChains][i % kChains] = Sums{};
-    }
-  };
+  static constexpr int kChains = Tokens < 4 ? 4 / Tokens : 1;
 
   struct Emit {
-    Chains& chains;
+    Chains<Tokens, kChains>& chains;
     const int8_t* const* x;
     int64_t from;
     template <int S>
