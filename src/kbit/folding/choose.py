@@ -4,19 +4,21 @@ A fold is done where every encoded weight that it changes says ``rotate``, and a
 that stay in 16 bits go along, rounded once more. Tied tensors and tensors that the architecture does not speak of stop it.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Container, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kbit.core.errors import ModelError
 from kbit.core.scheme import Scheme
 from kbit.engine.architectures import describe
-from kbit.engine.architectures.model import Architecture
 from kbit.engine.names import spelled
 from kbit.folding.changes import Change
 from kbit.folding.find import Fold, Member, find_folds
 
 __all__ = ["Tensors", "as_folded", "choose_changes", "stated_changes"]
+
+#: name in the architecture's own spelling → the one that the model has, or None
+Find = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,58 +43,71 @@ def as_folded(scheme: Scheme) -> Scheme:
 
 def choose_changes(config: Mapping[str, Any], tensors: Tensors) -> dict[str, Change]:
     """Parameter → what becomes of it; empty where nothing is folded, or the engine does not know the architecture."""
-    return _changes(config, tensors, lambda fold: _allowed(fold, tensors))
+
+    def chosen(fold: Fold, find: Find) -> dict[str, Member] | None:
+        members = _members(fold, find)
+        return members if members is not None and _fits(fold, members, find, tensors) and _allowed(members, tensors) else None
+
+    return _changes(config, tensors.shapes, chosen)
 
 
-def stated_changes(config: Mapping[str, Any], tensors: Tensors) -> dict[str, Change]:
-    """The changes behind a packed model, whose schemes say what was folded."""
+def stated_changes(config: Mapping[str, Any], names: Set[str], schemes: Mapping[str, Scheme]) -> dict[str, Change]:
+    """The changes behind a packed model with parameters `names`, of which `schemes` say what was folded."""
 
-    def stated(fold: Mapping[str, Member]) -> bool:
-        found = (tensors.schemes.get(name) for name, member in fold.items() if member.reads)
-        return any(scheme is not None and "folded" in scheme.methods for scheme in found)
+    def chosen(fold: Fold, find: Find) -> dict[str, Member] | None:
+        members = _members(fold, find)
+        read = (name for name, member in (members or {}).items() if member.reads)
+        return members if any(name in schemes and "folded" in schemes[name].methods for name in read) else None
 
-    return _changes(config, tensors, stated)
+    return _changes(config, names, chosen)
 
 
-def _changes(config: Mapping[str, Any], tensors: Tensors, wanted: Callable[[Mapping[str, Member]], bool]) -> dict[str, Change]:
+def _changes(
+    config: Mapping[str, Any], names: Container[str], chosen: Callable[[Fold, Find], dict[str, Member] | None]
+) -> dict[str, Change]:
     try:
         architecture = describe({key: value for key, value in config.items() if key != "quantization_config"})
     except ModelError:
         return {}
+
+    def find(name: str) -> str | None:
+        return next((one for one in spelled(name, architecture.spellings) if one in names), None)
+
     changes: dict[str, Change] = {}
     for fold in find_folds(architecture):
-        members = _resolved(fold, architecture, tensors)
-        if members is None or not wanted(members):
-            continue
-        for name, member in members.items():
+        for name, member in (chosen(fold, find) or {}).items():
             changes[name] = changes[name].with_other(member.change) if name in changes else member.change
     return changes
 
 
-def _resolved(fold: Fold, architecture: Architecture, tensors: Tensors) -> dict[str, Member] | None:
-    """The members by the names that the model has for them; None where one is missing, tied or of another shape."""
-
-    def find(name: str) -> str | None:
-        return next((one for one in spelled(name, architecture.spellings) if one in tensors.shapes), None)
-
+def _members(fold: Fold, find: Find) -> dict[str, Member] | None:
+    """The members by the names that the model has for them; None where one is missing."""
     members: dict[str, Member] = {}
     for usual, member in fold.members.items():
         name = find(usual)
-        if name is None and member.optional:
-            continue
-        if name is None or tensors.shapes[name] != member.shape or name in tensors.tied:
+        if name is not None:
+            members[name] = _renamed(member, find)
+        elif not member.optional:
             return None
-        gain = member.change.gain
-        if gain is not None:
-            norm = find(gain.name)
-            if norm is None:
-                return None
-            member = replace(member, change=replace(member.change, gain=replace(gain, name=norm)))  # noqa: PLW2901
-        members[name] = member
-    known = {*members, *(find(name) for name in fold.others)}
-    if fold.width and any(fold.width in shape for name, shape in tensors.shapes.items() if name not in known):
-        return None
     return members
+
+
+def _renamed(member: Member, find: Find) -> Member:
+    gain = member.change.gain
+    if gain is None:
+        return member
+    return replace(member, change=replace(member.change, gain=replace(gain, name=find(gain.name) or gain.name)))
+
+
+def _fits(fold: Fold, members: Mapping[str, Member], find: Find, tensors: Tensors) -> bool:
+    """Whether the tensors are those that the fold speaks of, each for itself, and no other has to do with the stream."""
+    known = {*members, *(find(name) for name in fold.others)}
+    strangers = (shape for name, shape in tensors.shapes.items() if name not in known)
+    return (
+        all(tensors.shapes[name] == member.shape for name, member in members.items())
+        and tensors.tied.isdisjoint(members)
+        and not (fold.width and any(fold.width in shape for shape in strangers))
+    )
 
 
 def _allowed(members: Mapping[str, Member], tensors: Tensors) -> bool:
