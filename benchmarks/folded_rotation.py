@@ -84,8 +84,8 @@ def losses(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for scheme in options.schemes:
         grid, _, methods = scheme.partition("+")
         rotated = "+".join(word for word in (grid, "rotate", methods) if word)
-        ways = {"without": (options.model, scheme, False), "online": (options.model, rotated, False)}
-        ways |= {"values folded": (options.model, rotated, True), "all folded": (untied, rotated, True)}
+        ways = {"without": (options.model, scheme, "none"), "online": (options.model, rotated, "none")}
+        ways |= {"values folded": (options.model, rotated, "values"), "all folded": (untied, rotated, "all")}
         row: dict[str, Any] = {"scheme": scheme}
         for way, (model, text, fold) in ways.items():
             packed = quantize_folder(model, work / "packed", text, calibration=calibration, fold=fold, progress=False, overwrite=True)

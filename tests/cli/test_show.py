@@ -74,9 +74,9 @@ def test_a_folder_without_a_model_is_one_line(kbit: Callable, tmp_path: Path) ->
 
 
 def test_says_which_rotations_are_folded(kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    for option, folded in (("--fold", 2), ("--no-fold", 0)):
-        folder = tmp_path / option
-        kbit("quantize", tiny_model, "--scheme", "int8:g32+rotate", "-o", folder, option, "--no-check")
+    for fold, folded in (("all", 2), ("none", 0)):
+        folder = tmp_path / fold
+        kbit("quantize", tiny_model, "--scheme", "int8:g32+rotate", "-o", folder, "--fold", fold, "--no-check")
         facts = kbit("show", folder, "--against", tiny_model, "--json").json
         assert facts["rotations"] == {"folded": folded, "online": 14 - folded}
         texts = {tensor["name"]: tensor["scheme"] for tensor in facts["tensors"]}

@@ -22,6 +22,7 @@ from kbit.engine.plan import make_encoder_decoder_plan, make_plan
 from kbit.engine.reference import ReferenceEngine
 from kbit.engine.reference_pair import ReferenceEncoderDecoder
 from kbit.engine.weights import ModelWeights
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
@@ -56,9 +57,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="session")
 def pack(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Name of a kind, a plan (and whether rotations are folded) → its checkpoint packed by kbit, made once a session."""
-    made: dict[tuple[str, Plan, bool], Path] = {}
+    made: dict[tuple[str, Plan, str], Path] = {}
 
-    def make(name: str, plan: Plan, *, fold: bool = True) -> Path:
+    def make(name: str, plan: Plan, *, fold: FoldChoice = DEFAULT_FOLD) -> Path:
         key = name, plan, fold
         if key not in made:
             made[key] = tmp_path_factory.mktemp("packed") / name

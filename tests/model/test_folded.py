@@ -81,17 +81,18 @@ def test_the_packed_model_is_the_original_everywhere(name: str, plan: Plan, chec
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi3", "mixtral"])
 def test_the_engine_transforms_nothing_for_folded_matrices(name: str, checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
-    for fold in (True, False):
-        quantize_folder(checkpoint(name), tmp_path / str(fold), ALL, fold=fold, progress=False)
-        with open_model(tmp_path / str(fold)) as stored:
+    for fold in ("all", "values", "none"):
+        quantize_folder(checkpoint(name), tmp_path / fold, ALL, fold=fold, progress=False)
+        with open_model(tmp_path / fold) as stored:
             rotated = {key for key in stored.manifest.modules if stored.quantized(key).rotation}
             weights = ModelWeights(stored)
             lines = [line for line in plan_text(make_plan(stored.config, weights), weights).splitlines() if "rotated in blocks" in line]
-        if fold:
+        if fold == "all":
             assert {key.rpartition(".")[2] for key in rotated} == {"down_proj"}
             assert all("down_proj" in line for line in lines)
         else:
-            assert rotated == set(schemes(tmp_path / "False"))
+            outputs = {key for key in schemes(tmp_path / fold) if key.endswith("o_proj")}
+            assert rotated == set(schemes(tmp_path / fold)) - (outputs if fold == "values" else set())
             assert any("input_layernorm" in line for line in lines)
 
 
@@ -121,7 +122,7 @@ def test_every_way_gives_the_same_bytes(
     assert arrays(tmp_path / "one") == arrays(tmp_path / "module")
     assert schemes(tmp_path / "one") == schemes(tmp_path / "module")
     assert any("+folded" in text for text in schemes(tmp_path / "one").values())
-    online = kbit.encode(checkpoint(name), scheme, calibration=windows, fold=False, progress=False)
+    online = kbit.encode(checkpoint(name), scheme, calibration=windows, fold="none", progress=False)
     assert isinstance(online, nn.Module)
     assert not any("folded" in module.scheme.methods for module in packed_modules(online).values())
 
@@ -161,7 +162,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             quantize_folder(source, tmp_path / "out", scheme, calibration=windows, progress=False)
     with pytest.raises(ResumeMismatch):
-        quantize_folder(source, tmp_path / "out", scheme, calibration=windows, fold=False, progress=False)
+        quantize_folder(source, tmp_path / "out", scheme, calibration=windows, fold="none", progress=False)
     quantize_folder(source, tmp_path / "out", scheme, calibration=windows, progress=False)
     assert arrays(tmp_path / "out") == arrays(tmp_path / "whole")
 
@@ -239,6 +240,11 @@ def test_what_is_not_finite_is_refused_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match=r"lm_head.weight: expected finite weights, got inf at \[5, 7\]"):
         quantize_folder(tmp_path / "source", tmp_path / "out", EIGHT, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_choice_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(SchemeError, match="unknown choice of folds 'value': did you mean 'values'"):
+        quantize_folder(checkpoint("llama"), tmp_path / "out", EIGHT, fold="value", progress=False)  # type: ignore[arg-type]
 
 
 def test_nobody_asks_for_what_is_recorded(checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811

@@ -76,11 +76,11 @@ def quantize(
         str | None, typer.Option(metavar="measured|predicted", help="How they are found; by default measured where that is quick.")
     ] = None,
     fold: Annotated[
-        bool,
+        str,
         typer.Option(
-            "--fold/--no-fold", help="Put rotations (+rotate) into the weights around where the model allows, instead of running them."
+            metavar="none|values|all", help="Rotations (+rotate) that go into the weights around, where the model allows, and are not run."
         ),
-    ] = True,
+    ] = "all",
     check: Annotated[bool, typer.Option("--check/--no-check", help="Run a few windows before the folder takes its place.")] = True,
     law: Annotated[
         str | None,

@@ -6,16 +6,22 @@ that stay in 16 bits go along, rounded once more. Tied tensors and tensors that 
 
 from collections.abc import Callable, Container, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from kbit.core.errors import ModelError
+from kbit.core.errors import ModelError, SchemeError
+from kbit.core.registry import suggest
 from kbit.core.scheme import Scheme
 from kbit.engine.architectures import describe
 from kbit.engine.names import spelled
 from kbit.folding.changes import Change
-from kbit.folding.find import Fold, Member, find_folds
+from kbit.folding.find import Fold, Kind, Member, find_folds
 
-__all__ = ["Tensors", "as_folded", "choose_changes", "stated_changes"]
+__all__ = ["DEFAULT_FOLD", "FOLDS", "FoldChoice", "Tensors", "as_folded", "choose_changes", "stated_changes"]
+
+FoldChoice = Literal["none", "values", "all"]
+#: what a caller may ask for → kinds of folds that are tried
+FOLDS: Mapping[str, tuple[Kind, ...]] = {"none": (), "values": ("values",), "all": ("values", "stream")}
+DEFAULT_FOLD: FoldChoice = "all"
 
 #: name in the architecture's own spelling → the one that the model has, or None
 Find = Callable[[str], str | None]
@@ -41,12 +47,23 @@ def as_folded(scheme: Scheme) -> Scheme:
     return replace(scheme, methods=tuple("folded" if method == "rotate" else method for method in scheme.methods))
 
 
-def choose_changes(config: Mapping[str, Any], tensors: Tensors) -> dict[str, Change]:
-    """Parameter → what becomes of it; empty where nothing is folded, or the engine does not know the architecture."""
+def choose_changes(config: Mapping[str, Any], tensors: Tensors, fold: FoldChoice = DEFAULT_FOLD) -> dict[str, Change]:
+    """Parameter → what becomes of it; empty where nothing is folded, or the engine does not know the architecture.
 
-    def chosen(fold: Fold, find: Find) -> dict[str, Member] | None:
-        members = _members(fold, find)
-        return members if members is not None and _fits(fold, members, find, tensors) and _allowed(members, tensors) else None
+    Args:
+        config: the model's configuration.
+        tensors: what it holds, and the schemes.
+        fold: a key of `FOLDS`.
+
+    Raises:
+        SchemeError: `fold` is none.
+    """
+    if fold not in FOLDS:
+        raise SchemeError(f"unknown choice of folds {fold!r}: {suggest(str(fold), FOLDS)}")
+
+    def chosen(one: Fold, find: Find) -> dict[str, Member] | None:
+        members = _members(one, find) if one.kind in FOLDS[fold] else None
+        return members if members is not None and _fits(one, members, find, tensors) and _allowed(members, tensors) else None
 
     return _changes(config, tensors.shapes, chosen)
 

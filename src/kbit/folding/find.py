@@ -20,7 +20,7 @@ from kbit.engine.architectures.blocks import FeedForward, Layer, Matrix, Mixture
 from kbit.engine.architectures.model import Architecture, Embedding
 from kbit.folding.changes import Change, Gain, Heads
 
-__all__ = ["Fold", "Member", "find_folds"]
+__all__ = ["Fold", "Kind", "Member", "find_folds"]
 
 Kind = Literal["values", "stream"]
 

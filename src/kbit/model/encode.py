@@ -18,6 +18,7 @@ from kbit.core.methods import needs_inputs, refuse_folded, refuse_uncalibrated
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.encoders.nearest import encode as encode_nearest
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.kernels import Mode
 from kbit.model.calibrated import Calibration, as_windows
 from kbit.model.folded import fold_module
@@ -42,7 +43,7 @@ def encode(
     output: str | Path | None = None,
     calibration: Calibration | None = None,
     mode: Mode = "fast",
-    fold: bool = True,
+    fold: FoldChoice = DEFAULT_FOLD,
     threads: int = 0,
     progress: bool | None = None,
     **options: Any,
@@ -87,7 +88,7 @@ def encode(
 
 
 def _encode_module(
-    model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None, calibration: Calibration | None, fold: bool
+    model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None, calibration: Calibration | None, fold: FoldChoice
 ) -> nn.Module:
     if any(isinstance(module, PackedModule) for module in model.modules()):
         raise ModelError("the model is already quantized: decode it first")
@@ -99,7 +100,7 @@ def _encode_module(
     for target in targets:
         refuse_folded(target.scheme.methods, target.name)
     windows = _given(calibration, targets) if any(needs_inputs(target.scheme.methods) for target in targets) else None
-    targets = fold_module(model, targets) if fold else targets
+    targets = fold_module(model, targets, fold)
     with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
 
         def done(target: Target) -> None:

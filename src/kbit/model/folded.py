@@ -17,7 +17,7 @@ from torch import nn
 from kbit.core.scheme import Scheme
 from kbit.encoders.inputs import finite_float32
 from kbit.folding.changes import Change, fold_importance
-from kbit.folding.choose import Tensors, as_folded, choose_changes
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice, Tensors, as_folded, choose_changes
 from kbit.model.architecture import TORCH_DTYPES, Origin, read_tensor
 from kbit.model.recipe import PackUnit, Recipe
 from kbit.nn.targets import Target
@@ -54,9 +54,9 @@ class Folded:
         return torch.from_numpy(self.change.apply(_finite(values, self.origin.name), factors)).to(self.dtype)
 
 
-def fold_recipe(stored: StoredModel, recipe: Recipe) -> Recipe:
+def fold_recipe(stored: StoredModel, recipe: Recipe, fold: FoldChoice = DEFAULT_FOLD) -> Recipe:
     """The recipe with all rotations folded that `kbit.folding.choose` allows; the same recipe where there is none."""
-    changes = choose_changes(stored.config, _tensors_of(recipe))
+    changes = choose_changes(stored.config, _tensors_of(recipe), fold)
     if not changes:
         return recipe
     origins = {unit.origin.name: unit.origin for unit in recipe.packed.values()} | {origin.name: origin for origin in recipe.plain.values()}
@@ -94,7 +94,7 @@ def importance_of_folded(stored: StoredModel, unit: PackUnit, importance: NDArra
     return fold_importance(fuse.change, importance, factors)
 
 
-def fold_module(model: nn.Module, targets: Sequence[Target]) -> list[Target]:
+def fold_module(model: nn.Module, targets: Sequence[Target], fold: FoldChoice = DEFAULT_FOLD) -> list[Target]:
     """Fold what can be folded into a transformers model in memory, in place; the targets with the schemes that are left to do.
 
     Raises:
@@ -103,7 +103,7 @@ def fold_module(model: nn.Module, targets: Sequence[Target]) -> list[Target]:
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "to_dict") or not any("rotate" in target.scheme.methods for target in targets):
         return list(targets)
-    changes = choose_changes(config.to_dict(), _tensors_in(model, targets))
+    changes = choose_changes(config.to_dict(), _tensors_in(model, targets), fold)
     factors = {
         name: _factors(change, model.get_parameter(change.gain.name), change.gain.name)
         for name, change in changes.items()
