@@ -1,12 +1,17 @@
 """Rotations folded into the weights around, against those that run: what the model loses, what rounding alone costs, and what a step takes.
 
     python benchmarks/folded_rotation.py quality [--schemes int3:g64 …] [--windows 32] [--json FILE]
+    python benchmarks/folded_rotation.py gains [--windows 8] [--json FILE]
     python benchmarks/folded_rotation.py speed [--bits 3] [--threads 1 2] [--rounds 9] [--json FILE]
 
 `quality` scores as `quality.py` does. Embedding and head of the model are tied, so that its values alone are folded; the untied copy
 holds the embedding a second time as `lm_head.weight` and computes the same, and there the residual stream is folded too. `rounding` is the
 untied copy with everything folded and nothing encoded: in float32, with what stays in 16 bits rounded to bfloat16, and with all of it
 rounded.
+
+`gains` foretells what the stream's fold changes in a Llama: rotated errors are even over all inputs, so a matrix W that reads a stream n
+(divided by its root mean square) through gains g loses as ‖W‖²·E‖g·n‖² online and as ‖W·g‖²·E‖n‖² folded. It prints the ratio of the two,
+and how far gains go against the stream (correlation of log |g| and log E n²).
 
 `speed` runs the linear layers of a 1B Llama as `rotation.py` does: without rotation; online, where every input is rotated; with values
 folded (a tied head); and with the stream folded as well, where only what goes into `down` is rotated. Runs are interleaved, and a share is
@@ -47,8 +52,8 @@ ONLINE = {"online": frozenset(rotation.SHAPES), "values folded": frozenset(rotat
 
 def main() -> int:
     options = arguments()
-    if options.part == "speed":
-        return speed(options)
+    if options.part != "quality":
+        return speed(options) if options.part == "speed" else gains(options)
     facts = machine.print_header(f"folded rotations: {options.model.name}, {options.windows} windows of {quality.CONTEXT} tokens")
     settings = {"model": options.model.name, "windows": options.windows, "context": quality.CONTEXT, "calibration_tokens": options.tokens}
     with tempfile.TemporaryDirectory(prefix="kbit-folded-") as work:
@@ -59,7 +64,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("quality", "speed"))
+    parser.add_argument("part", choices=("quality", "gains", "speed"))
     parser.add_argument("--model", type=Path, default=quality.DATA / "models" / "quill-4.5m")
     parser.add_argument("--schemes", nargs="+", default=SCHEMES)
     parser.add_argument("--windows", type=int, default=32)
@@ -123,6 +128,41 @@ def unencoded(folder: Path) -> dict[str, torch.nn.Module]:
                     parameter.copy_(parameter.to(torch.bfloat16))
         found[name] = model
     return found
+
+
+def gains(options: argparse.Namespace) -> int:
+    facts = machine.print_header(f"gains of {options.model.name} against its stream")
+    text = tokenize(read_text(quality.DATA / "text" / "books-heldout"), load_tokenizer(options.model))
+    starts = [index * (len(text.ids) // options.windows) for index in range(options.windows)]
+    ids = torch.from_numpy(np.stack([text.ids[start : start + quality.CONTEXT] for start in starts]).astype(np.int64))
+    model: Any = load_ordinary(options.model, dtype=torch.float32).eval()
+    squares: dict[str, torch.Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: Any, given: Any, _: Any) -> None:
+            stream = given[0] / (given[0].square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
+            squares[name] = stream.square().flatten(0, -2).mean(0)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name.endswith("layernorm"):
+            module.register_forward_hook(watch(name))
+    rows = []
+    with torch.no_grad():
+        model(input_ids=ids)
+        for norm, square in squares.items():
+            layer, gain = norm.rpartition(".")[0], model.get_parameter(f"{norm}.weight")
+            correlation = float(torch.corrcoef(torch.stack([gain.abs().log(), square.log()]))[0, 1])
+            readers = ("q_proj", "k_proj", "v_proj") if "input" in norm else ("gate_proj", "up_proj")
+            for name in (f"{layer}.{'self_attn' if 'input' in norm else 'mlp'}.{reader}" for reader in readers):
+                weight = model.get_parameter(f"{name}.weight")
+                online, folded = weight.square().sum() * (gain.square() * square).sum(), (weight * gain).square().sum() * square.sum()
+                rows.append({"name": name, "ratio": float(folded / online), "correlation": correlation})
+                print(f"{name:<40}{rows[-1]['ratio']:>8.3f}{correlation:>8.2f}", flush=True)
+    settings = {"model": options.model.name, "windows": options.windows, "context": quality.CONTEXT}
+    machine.save(options.json, {"benchmark": "folded_rotation_gains", "machine": facts, **settings, "rows": rows})
+    return 0
 
 
 def speed(options: argparse.Namespace) -> int:
