@@ -10,7 +10,7 @@ The transform is timed on one row in cache, for every instruction set that runs 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,9 @@ NO_NORM = (0, None, None, 0.0)
 
 
 class Layers:
-    """The linear operations of all layers over `weights`, rotated or not."""
+    """The linear operations of all layers over `weights`; matrices named in `rotated` rotate their input."""
 
-    def __init__(self, weights: list[dict[str, QuantizedTensor]], tokens: int, *, rotated: bool) -> None:
+    def __init__(self, weights: list[dict[str, QuantizedTensor]], tokens: int, *, rotated: Set[str]) -> None:
         self.tokens = tokens
         self.program = _kbit.Program(tokens)
         x, qkv, mixed, inner = (self.program.buffer(width) for width in (SIZE, SIZE + 2 * KEYS, SIZE, INNER))
@@ -48,7 +48,7 @@ class Layers:
         for buffer in (x, mixed):
             self.program.embed(table, buffer, 0, 1.0, 0, False)
         for layer in weights:
-            numbers = {name: self._matrix(tensor, rotated=rotated) for name, tensor in layer.items()}
+            numbers = {name: self._matrix(tensor, rotated=name in rotated) for name, tensor in layer.items()}
             part = {name: (numbers[name], 0, SHAPES[name][0], None, 0) for name in numbers}
             places = {"q": 0, "k": SIZE, "v": SIZE + KEYS}
             self._linear(x, [(*part[name][:4], place) for name, place in places.items()], qkv)
@@ -138,7 +138,7 @@ def steps(bits: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     weights = [{name: replace(one, weight=one.weight.copy(), scale=one.scale.copy()) for name, one in first.items()} for _ in range(LAYERS)]
     rows = []
     for tokens in options.tokens:
-        plain, rotated = (Layers(weights, tokens, rotated=rotated) for rotated in (False, True))
+        plain, rotated = (Layers(weights, tokens, rotated=rotated) for rotated in (set(), set(SHAPES)))
         for threads in options.threads:
             pairs = [(plain.seconds(threads), rotated.seconds(threads)) for _ in range(options.rounds + 1)][1:]
             share = statistics.median(after / before - 1 for before, after in pairs)

@@ -71,3 +71,16 @@ def test_a_folder_without_a_model_is_one_line(kbit: Callable, tmp_path: Path) ->
     called = kbit("show", tmp_path)
     assert called.code == 1
     assert len(called.err.splitlines()) == 1
+
+
+def test_says_which_rotations_are_folded(kbit: Callable, tiny_model: Path, tmp_path: Path) -> None:
+    for fold, folded in (("all", 2), ("none", 0)):
+        folder = tmp_path / fold
+        kbit("quantize", tiny_model, "--scheme", "int8:g32+rotate", "-o", folder, "--fold", fold, "--no-check")
+        facts = kbit("show", folder, "--against", tiny_model, "--json").json
+        assert facts["rotations"] == {"folded": folded, "online": 14 - folded}
+        texts = {tensor["name"]: tensor["scheme"] for tensor in facts["tensors"]}
+        assert texts["model.layers.1.self_attn.o_proj"] == ("int8:g32+folded" if folded else "int8:g32+rotate")
+        assert max(tensor["error"] for tensor in facts["tensors"] if tensor["kind"] != "tensor") < 0.01
+        line = f"rotation folded into the weights around for {folded} modules, online for {14 - folded}"
+        assert line in kbit("show", folder).out.splitlines()

@@ -22,6 +22,7 @@ from kbit.engine.plan import make_encoder_decoder_plan, make_plan
 from kbit.engine.reference import ReferenceEngine
 from kbit.engine.reference_pair import ReferenceEncoderDecoder
 from kbit.engine.weights import ModelWeights
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
 
@@ -29,7 +30,7 @@ from .models import KINDS, build, difference, save
 
 Checkpoint = Callable[[str], Path]
 Engines = Callable[..., ReferenceEngine]
-Pack = Callable[[str, Plan], Path]
+Pack = Callable[..., Path]
 Pairs = Callable[[Path], ReferenceEncoderDecoder]
 Plain = Callable[[dict[str, torch.Tensor]], ModelWeights]
 
@@ -55,14 +56,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def pack(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    """Name of a kind and a plan → its checkpoint packed by kbit, made once a session."""
-    made: dict[tuple[str, Plan], Path] = {}
+    """Name of a kind, a plan (and whether rotations are folded) → its checkpoint packed by kbit, made once a session."""
+    made: dict[tuple[str, Plan, str], Path] = {}
 
-    def make(name: str, plan: Plan) -> Path:
-        if (name, plan) not in made:
-            made[name, plan] = tmp_path_factory.mktemp("packed") / name
-            quantize_folder(checkpoint(name), made[name, plan], plan, progress=False)
-        return made[name, plan]
+    def make(name: str, plan: Plan, *, fold: FoldChoice = DEFAULT_FOLD) -> Path:
+        key = name, plan, fold
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("packed") / name
+            quantize_folder(checkpoint(name), made[key], plan, fold=fold, progress=False)
+        return made[key]
 
     return make
 

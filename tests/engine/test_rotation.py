@@ -1,4 +1,4 @@
-"""Rotated matrices in the native step, against the oracle and transformers, neither of which rotates anything."""
+"""Matrices that rotate their inputs in the native step, against the oracle and transformers, neither of which rotates anything."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ Packed = Callable[[str, str], Path]
 
 @pytest.fixture(scope="session")
 def packed(pack: Pack) -> Packed:
-    return lambda kind, plan: pack(kind, PLANS[plan])
+    return lambda kind, plan: pack(kind, PLANS[plan], fold="none")
 
 
 def load(folder: Path, kind: str, **options: Any) -> Engine:
@@ -122,7 +122,7 @@ def test_real_models_agree(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "models" / "quill-0.4m"
     if not folder.is_dir():
         pytest.skip(f"no model at {folder}")
-    quantize_folder(folder, tmp_path / "packed", "int4:g64+rotate", progress=False)
+    quantize_folder(folder, tmp_path / "packed", "int4:g64+rotate", fold="none", progress=False)
     model = decode(tmp_path / "packed").float()
     tokens = [int(token) for token in torch.randint(3, model.config.vocab_size, (60,), generator=torch.Generator().manual_seed(0))]
     found = whole(Engine.load(tmp_path / "packed", mode="exact", cache="fp32", cache_positions=64), tokens)

@@ -75,6 +75,12 @@ def quantize(
     sensitivity_by: Annotated[
         str | None, typer.Option(metavar="measured|predicted", help="How they are found; by default measured where that is quick.")
     ] = None,
+    fold: Annotated[
+        str,
+        typer.Option(
+            metavar="none|values|all", help="Rotations (+rotate) that go into the weights around, where the model allows, and are not run."
+        ),
+    ] = "all",
     check: Annotated[bool, typer.Option("--check/--no-check", help="Run a few windows before the folder takes its place.")] = True,
     law: Annotated[
         str | None,
@@ -109,6 +115,7 @@ def quantize(
     shard_bytes = byte_count(max_shard_size)
     text = calibration_of(calibration or [], calibration_tokens, seed)
     options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads, "importance": importance}
+    options["fold"] = fold
     options["calibration_memory_bytes"] = None if calibration_memory is None else byte_count(calibration_memory)
     output, run = Output(json), Run(Path(model), Path(output_folder), text, check, law, options)
     if plan_file is not None:

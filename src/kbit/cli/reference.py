@@ -39,7 +39,7 @@ KEYS: Mapping[str, str] = {
     "bench": "prefill_tokens_per_s decode_tokens_per_s decode_gb_per_s memory_roof_gb_per_s int8_roof_gmac_per_s threads isa load_seconds "
     "peak_rss_bytes weight_bytes_per_token prompt_tokens decode_tokens repeats runner",
     "run": "text token_ids finish_reason prefill_ms decode_ms runner logprobs",
-    "show": "path base_model plan root ties weights file_bytes bpw_file tensors totals",
+    "show": "path base_model plan root ties rotations weights file_bytes bpw_file tensors totals",
     "decode": "path dtype file_bytes parameters",
     "train": "models folder",
     "study": "rows measured failed seconds store",

@@ -86,7 +86,7 @@ def show(
         if plan:
             _show_plan(stored, output)
             return
-        original = None if against is None else _original(against)
+        original = None if against is None else _original(against, stored)
         inspected = _inspected(stored, original) if errors or against or html else {}
         lines = [*_modules(stored, inspected), *_plain(stored)]
         totals = _totals(lines)
@@ -97,6 +97,7 @@ def show(
             "plan": stored.manifest.plan.to_json() if stored.manifest else None,
             "root": stored.root,
             "ties": dict(stored.tied),
+            "rotations": _rotations(stored),
             "weights": weights,
             "file_bytes": file_bytes,
             "bpw_file": 8 * file_bytes / weights if weights else None,
@@ -120,10 +121,10 @@ def _show_plan(stored: "StoredModel", output: Output) -> None:
     output.result({"architecture": forward.architecture, "operations": len(forward.ops), "buffers": forward.buffers, "plan": text})
 
 
-def _original(path: str) -> "Original":
+def _original(path: str, packed: "StoredModel") -> "Original":
     from kbit.cli.originals import Original
 
-    return Original(path)
+    return Original(path, packed)
 
 
 def _inspected(stored: "StoredModel", original: "Original | None") -> "dict[str, Inspected]":
@@ -171,6 +172,13 @@ def _modules(stored: "StoredModel", inspected: "dict[str, Inspected]") -> Iterab
         yield line
 
 
+def _rotations(stored: "StoredModel") -> dict[str, int]:
+    """Modules whose rotation is folded into the weights around, and those that rotate their inputs as they run."""
+    modules = {} if stored.manifest is None else stored.manifest.modules
+    counts = {"folded": "folded", "online": "rotate"}
+    return {name: sum(word in module.scheme.methods for module in modules.values()) for name, word in counts.items()}
+
+
 def _plain(stored: "StoredModel") -> Iterable[Line]:
     for name in stored.plain_names():
         entry = stored.entry(name)
@@ -203,4 +211,7 @@ def _print(output: Output, lines: list[Line], totals: dict[str, dict[str, Any]],
     output.say()
     for alias, owner in facts["ties"].items():
         output.say(f"{alias} is {owner} (stored once)")
+    rotations = facts["rotations"]
+    if any(rotations.values()):
+        output.say(f"rotation folded into the weights around for {rotations['folded']} modules, online for {rotations['online']}")
     output.say(f"{bytes_text(facts['file_bytes'])} in the weight files; root {facts['root'] or 'none: not sealed by kbit'}")

@@ -7,7 +7,7 @@ A scheme has a short text form, used everywhere (command line, file, report):
     detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
              | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
     option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
-    method   = "rotate" | "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
+    method   = "rotate" | "folded" | "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
     part     = "outlier" P, "lowrank" R, … beside the packed matrix (`kbit.core.parts`)
 
 Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,

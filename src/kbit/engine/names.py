@@ -5,7 +5,15 @@ from kbit.engine.architectures.blocks import Matrix, NormLayer, Table
 from kbit.engine.ops import Norm, Part, WeightSlice
 from kbit.engine.weights import ModelWeights, WeightInfo
 
-__all__ = ["Names"]
+__all__ = ["Names", "spelled"]
+
+
+def spelled(name: str, spellings: tuple[tuple[str, str], ...]) -> list[str]:
+    """A name in all its spellings (`Architecture.spellings`), the usual one first."""
+    names = [name]
+    for usual, other in spellings:
+        names += [one.replace(usual, other, 1) for one in names if usual in one]
+    return names
 
 
 class Names:
@@ -21,7 +29,7 @@ class Names:
 
     def find(self, name: str) -> WeightInfo | None:
         """What is stored under a name in any of its spellings; the usual one first."""
-        return next((info for spelling in self._spelled(name) if (info := self.weights.find(spelling)) is not None), None)
+        return next((info for spelling in spelled(name, self.spellings) if (info := self.weights.find(spelling)) is not None), None)
 
     def require(self, name: str, shape: tuple[int, ...]) -> str:
         """The stored spelling of a name, whose weight must be there in this shape.
@@ -88,9 +96,3 @@ class Names:
             )
         bias = self.require(f"{matrix.name}.bias", (matrix.rows,)) if matrix.bias else None
         return Part(self.table(embedding), bias)
-
-    def _spelled(self, name: str) -> list[str]:
-        names = [name]
-        for usual, other in self.spellings:
-            names += [spelled.replace(usual, other, 1) for spelled in names if usual in spelled]
-        return names

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.core_model_loading import ConversionOps
 
 from kbit.core.errors import KbitError, ModelError, ShapeError
-from kbit.core.methods import refuse_uncalibrated
+from kbit.core.methods import refuse_folded, refuse_uncalibrated
 from kbit.core.scheme import Plan
 from kbit.encoders.nearest import encode
 from kbit.hf.ties import as_tied, packed_layer, take_ties, weight_names
@@ -42,6 +42,7 @@ class Encoding:
             self.targets, _ = find_targets(model, plan.scheme_for)
         for target in self.targets:  # loading runs no text
             refuse_uncalibrated(target.scheme.methods, target.name)
+            refuse_folded(target.scheme.methods, target.name)
         self.mode = mode
         self._target_of = {name: target for target in self.targets for name in weight_names(target)}
         self._shapes = {name: model.get_parameter(name).shape for name in self._target_of}

@@ -6,6 +6,7 @@ encoding, and the bytes are those of an uninterrupted run.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kbit.core.errors import ModelError, SchemeError
 from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.scheme import Plan
 from kbit.model.architecture import Origin, to_array
+from kbit.model.folded import place_folded
 from kbit.model.load import load_ordinary
 from kbit.model.recipe import PackUnit, Recipe
 from kbit.nn.targets import Target, find_targets
@@ -92,9 +94,12 @@ class CalibratedModel:
         self._model, self._windows = load_ordinary(stored.path, dtype=dtype), windows
         self._room = room
         found, _ = find_targets(self._model, plan.scheme_for)
-        self._targets = [target for target in found if target.name in recipe.packed]
+        self._targets = [
+            replace(target, scheme=recipe.packed[target.name].scheme) for target in found if target.name in recipe.packed
+        ]  # what was folded is left out of schemes
         if {target.name: target.shape for target in self._targets} != {name: unit.shape for name, unit in recipe.packed.items()}:
             raise ModelError(f"{stored.path}: the layers of the loaded model are not those of its checkpoint: it cannot be calibrated")
+        place_folded(self._model, stored, recipe)
         self._changes = any({"awq", "bias"} & set(target.scheme.methods) for target in self._targets)
         self.report = CalibrationReport.of(windows)
         self.estimate_bytes = calibration_bytes(self._model, self._targets, windows, room.limit_bytes)

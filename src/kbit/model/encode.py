@@ -14,12 +14,14 @@ from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.calibrate.sequential import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.methods import needs_inputs, refuse_uncalibrated
+from kbit.core.methods import needs_inputs, refuse_folded, refuse_uncalibrated
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.encoders.nearest import encode as encode_nearest
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.kernels import Mode
 from kbit.model.calibrated import Calibration, as_windows
+from kbit.model.folded import fold_module
 from kbit.model.load import load_ordinary
 from kbit.model.quantize import QuantizeResult, quantization_config, quantize_folder
 from kbit.nn.packed import PackedModule
@@ -41,6 +43,7 @@ def encode(
     output: str | Path | None = None,
     calibration: Calibration | None = None,
     mode: Mode = "fast",
+    fold: FoldChoice = DEFAULT_FOLD,
     threads: int = 0,
     progress: bool | None = None,
     **options: Any,
@@ -54,6 +57,7 @@ def encode(
         calibration: what methods such as ``+gptq`` run: tokens (`CalibrationWindows`) for a module; for a folder also a text file or a
             `CalibrationText`. Without such methods it is not looked at.
         mode: arithmetic of the packed layers.
+        fold: put rotations (``+rotate``) into the weights around where the architecture allows, see `quantize_folder`.
         threads: threads of the encoder; the bytes do not depend on it.
         progress: lines on stderr: True, False, or None for "where there is a stderr".
         options: `resume`, `overwrite`, `max_shard_bytes` of `quantize_folder`, which goes with `output`.
@@ -70,19 +74,21 @@ def encode(
     if isinstance(model_or_path, nn.Module):
         if output is not None or options:
             raise ModelError("output, resume, overwrite and max_shard_bytes go with a path; kbit.save writes a module")
-        return _encode_module(model_or_path, plan, mode, threads, progress, calibration)
+        return _encode_module(model_or_path, plan, mode, threads, progress, calibration, fold)
     if output is not None:
-        return quantize_folder(model_or_path, output, plan, calibration=calibration, threads=threads, progress=progress, **options)
+        return quantize_folder(
+            model_or_path, output, plan, calibration=calibration, fold=fold, threads=threads, progress=progress, **options
+        )
     if options:
         raise ModelError(f"{', '.join(sorted(options))} go with an output folder")
     if calibration is not None:
         with open_model(model_or_path) as stored:
             calibration = as_windows(calibration, stored, plan)
-    return _encode_module(load_ordinary(model_or_path), plan, mode, threads, progress, calibration)
+    return _encode_module(load_ordinary(model_or_path), plan, mode, threads, progress, calibration, fold)
 
 
 def _encode_module(
-    model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None, calibration: Calibration | None
+    model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None, calibration: Calibration | None, fold: FoldChoice
 ) -> nn.Module:
     if any(isinstance(module, PackedModule) for module in model.modules()):
         raise ModelError("the model is already quantized: decode it first")
@@ -91,13 +97,16 @@ def _encode_module(
         reasons = sorted({layer.reason for layer in kept}) or ["it has no Linear, Embedding, Conv or experts"]
         raise ModelError(f"the plan encodes nothing of {type(model).__name__}: {'; '.join(reasons[:3])}")
 
+    for target in targets:
+        refuse_folded(target.scheme.methods, target.name)
+    windows = _given(calibration, targets) if any(needs_inputs(target.scheme.methods) for target in targets) else None
+    targets = fold_module(model, targets, fold)
     with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
 
         def done(target: Target) -> None:
             line.advance(math.prod(target.shape), target.name)
 
-        if any(needs_inputs(target.scheme.methods) for target in targets):
-            windows = _given(calibration, targets)
+        if windows is not None:
             encoded: dict[str, QuantizedTensor] = {}
             for target, quantized in encode_sequentially(model, targets, windows, threads=threads):
                 encoded[target.name] = quantized

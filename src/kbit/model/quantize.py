@@ -21,7 +21,9 @@ from kbit.core.memory import peak_rss_bytes
 from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
+from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration
+from kbit.model.folded import fold_recipe, importance_of_folded
 from kbit.model.importance import importance_for
 from kbit.model.memory import estimate_bytes
 from kbit.model.recipe import PackUnit, Recipe, make_recipe
@@ -92,6 +94,7 @@ def quantize_folder(
     calibration: Calibration | None = None,
     calibration_memory_bytes: int | None = None,
     importance: Importance | str | Path | None = None,
+    fold: FoldChoice = DEFAULT_FOLD,
     resume: bool = True,
     overwrite: bool = False,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -111,6 +114,8 @@ def quantize_folder(
         calibration_memory_bytes: memory that Hessians may take at a time; beyond it they lie in files beside `destination`. None: no limit.
         importance: mean squares of inputs, or a file of them (`kbit calibrate`, or llama.cpp's imatrix), by which ``+imp`` encodes without
             a text; the model then goes through tensor by tensor.
+        fold: where all weights that it concerns are ``+rotate``, put the rotation into the weights around instead of running it
+            (`kbit.folding`): all that the architecture allows, values alone, or none.
         resume: go on with work that a killed call left; False starts over.
         overwrite: replace a folder that is there, once the new one is whole.
         max_shard_bytes: most bytes of tensors in a file.
@@ -134,7 +139,7 @@ def quantize_folder(
         raise ModelError(f"expected a destination other than the source, got {destination} for both")
     room = Room(calibration_memory_bytes, destination.absolute().parent)
     with open_model(source) as stored:
-        recipe = make_recipe(stored, plan)
+        recipe = fold_recipe(stored, make_recipe(stored, plan), fold)
         windows, given = _inputs(stored, recipe, plan, calibration, importance, progress)
         manifest = make_manifest(stored, recipe, plan, windows or given)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
@@ -233,6 +238,8 @@ def _encode_all(
                 weighed = importance.of(name, unit.shape) if importance is not None and "imp" in unit.scheme.methods else None
                 if weighed is not None and "rotate" in unit.scheme.methods:
                     weighed = rotate_diagonal(weighed)
+                elif weighed is not None:
+                    weighed = importance_of_folded(stored, unit, weighed)
                 writer.put_quantized(name, encode_unit(stored, unit, importance=weighed, threads=threads))
             elif calibrated is not None and (values := calibrated.changed(recipe.plain[name])) is not None:
                 writer.put_rows(name, 0, values)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from kbit.core.errors import DTypeError, ModelError
+from kbit.core.methods import refuse_folded
 from kbit.core.rotation import MIN_BLOCK
 from kbit.core.scheme import Plan, Scheme, TensorKind
 from kbit.model.architecture import Origin, build_skeleton, find_origins
@@ -65,6 +66,7 @@ def make_recipe(stored: StoredModel, plan: Plan) -> Recipe:
     Raises:
         ModelError: the checkpoint is quantized already, holds no layer the plan encodes, or contradicts its configuration.
         DTypeError: a weight to encode is of no float type.
+        SchemeError: a scheme that only a packed model has.
     """
     method = stored.config.get("quantization_config")
     if stored.manifest is not None or method:
@@ -74,6 +76,7 @@ def make_recipe(stored: StoredModel, plan: Plan) -> Recipe:
     origins = {origin.name: origin for origin in find_origins(stored, skeleton)}
     recipe = _by_names(origins, plan) if skeleton is None else _by_skeleton(stored, skeleton, origins, plan)
     for name, unit in recipe.packed.items():
+        refuse_folded(unit.scheme.methods, name)
         if unit.origin.dtype not in FLOAT_TAGS:
             raise DTypeError(f"{name}: expected a weight of {', '.join(FLOAT_TAGS)}, got {unit.origin.dtype}")
     if not recipe.packed:
