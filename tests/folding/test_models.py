@@ -28,7 +28,7 @@ DOWN = ("down_proj", "mlp.c_proj", "dense_4h_to_h", "fc2")
 def folded(model: nn.Module, plan: Plan | None = None) -> dict[str, str]:
     """Fold in place; name → method of those that were to be rotated."""
     targets, _ = find_targets(model, (plan or Plan(ROTATED)).scheme_for)
-    return {target.name: "+".join(target.scheme.methods) for target in fold_module(model, targets)}
+    return {target.name: "+".join(target.scheme.methods) for target in fold_module(model, targets, "all")}
 
 
 def methods_of(methods: dict[str, str], endings: tuple[str, ...]) -> set[str]:
@@ -152,11 +152,11 @@ def test_nothing_is_changed_without_a_word() -> None:
     model = build("llama")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     targets, _ = find_targets(model, Plan(Scheme.parse("int4:g16")).scheme_for)
-    assert fold_module(model, targets) == targets
+    assert fold_module(model, targets, "all") == targets
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     module = nn.Sequential(nn.Linear(32, 32))  # of no architecture
     targets, _ = find_targets(module, Plan(ROTATED).scheme_for)
-    assert fold_module(module, targets) == targets
+    assert fold_module(module, targets, "all") == targets
 
 
 def test_what_is_not_finite_is_refused_by_its_place() -> None:

@@ -1,6 +1,7 @@
 """Folders and modules whose rotations are folded: one function before and after, the same bytes by every way, nothing left to rotate."""
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import kbit
 from kbit.calibrate import CalibrationWindows
 from kbit.calibrate.importance import gather_importance
 from kbit.cli.originals import Original, relative_error
+from kbit.cli.quantize import quantize as quantize_verb
 from kbit.core.errors import NumericsError, ResumeMismatch, SchemeError
 from kbit.core.scheme import Plan, Scheme
 from kbit.engine.engine import Engine
@@ -21,6 +23,7 @@ from kbit.engine.feeds import Feed
 from kbit.engine.listing import plan_text
 from kbit.engine.plan import make_plan
 from kbit.engine.weights import ModelWeights
+from kbit.folding.choose import DEFAULT_FOLD
 from kbit.model import decode, load, quantize, quantize_folder
 from kbit.model.architecture import stored_tensor
 from kbit.model.folded import fold_module
@@ -64,7 +67,7 @@ def engine_logits(folder: Path, tokens: list[int], mode: str = "exact") -> np.nd
     ],
 )
 def test_the_packed_model_is_the_original_everywhere(name: str, plan: Plan, checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
-    result = quantize_folder(checkpoint(name), tmp_path / "out", plan, progress=False)
+    result = quantize_folder(checkpoint(name), tmp_path / "out", plan, fold="all", progress=False)
     assert "folded" in result.notes[-1]
     assert verify(tmp_path / "out").ok
     tokens = text(30, seed=1)
@@ -94,6 +97,9 @@ def test_the_engine_transforms_nothing_for_folded_matrices(name: str, checkpoint
             outputs = {key for key in schemes(tmp_path / fold) if key.endswith("o_proj")}
             assert rotated == set(schemes(tmp_path / fold)) - (outputs if fold == "values" else set())
             assert any("input_layernorm" in line for line in lines)
+    quantize_folder(checkpoint(name), tmp_path / "default", ALL, progress=False)
+    assert schemes(tmp_path / "default") == schemes(tmp_path / "values")
+    assert signature(quantize_verb).parameters["fold"].default == DEFAULT_FOLD  # of the command too
 
 
 @pytest.mark.parametrize(
@@ -114,9 +120,9 @@ def test_every_way_gives_the_same_bytes(
     tmp_path: Path,
 ) -> None:
     for again in ("one", "two"):
-        quantize_folder(checkpoint(name), tmp_path / again, scheme, calibration=windows, progress=False)
+        quantize_folder(checkpoint(name), tmp_path / again, scheme, calibration=windows, fold="all", progress=False)
     assert arrays(tmp_path / "one") == arrays(tmp_path / "two")
-    model = kbit.encode(checkpoint(name), scheme, calibration=windows, mode="exact", progress=False)
+    model = kbit.encode(checkpoint(name), scheme, calibration=windows, mode="exact", fold="all", progress=False)
     assert isinstance(model, nn.Module)
     kbit.save(model, tmp_path / "module")
     assert arrays(tmp_path / "one") == arrays(tmp_path / "module")
@@ -128,7 +134,7 @@ def test_every_way_gives_the_same_bytes(
 
 
 def test_it_survives_saving_and_loading(checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
-    quantize_folder(checkpoint("llama"), tmp_path / "out", ALL, progress=False)
+    quantize_folder(checkpoint("llama"), tmp_path / "out", ALL, fold="all", progress=False)
     load(tmp_path / "out").save_pretrained(tmp_path / "again")
     assert schemes(tmp_path / "again") == schemes(tmp_path / "out")
     assert arrays(tmp_path / "again") == arrays(tmp_path / "out")
@@ -144,7 +150,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = checkpoint("qwen2")
-    quantize_folder(source, tmp_path / "whole", scheme, calibration=windows, progress=False)
+    quantize_folder(source, tmp_path / "whole", scheme, calibration=windows, fold="all", progress=False)
     calls: list[str] = []
 
     def stopping(call: Callable) -> Callable:
@@ -160,16 +166,16 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
         for method in ("put_quantized", "put_rows"):
             patch.setattr(ModelWriter, method, stopping(getattr(ModelWriter, method)))
         with pytest.raises(KeyboardInterrupt):
-            quantize_folder(source, tmp_path / "out", scheme, calibration=windows, progress=False)
+            quantize_folder(source, tmp_path / "out", scheme, calibration=windows, fold="all", progress=False)
     with pytest.raises(ResumeMismatch):
         quantize_folder(source, tmp_path / "out", scheme, calibration=windows, fold="none", progress=False)
-    quantize_folder(source, tmp_path / "out", scheme, calibration=windows, progress=False)
+    quantize_folder(source, tmp_path / "out", scheme, calibration=windows, fold="all", progress=False)
     assert arrays(tmp_path / "out") == arrays(tmp_path / "whole")
 
 
 def test_halves_are_rounded_once_where_they_stay_halves(checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
     source = checkpoint("qwen2", torch.bfloat16)
-    quantize_folder(source, tmp_path / "out", EIGHT, progress=False)
+    quantize_folder(source, tmp_path / "out", EIGHT, fold="all", progress=False)
     with open_model(tmp_path / "out") as stored, open_model(source) as original:
         assert {stored.entry(name).dtype for name in stored.plain_names()} == {"BF16"}
         assert all(bool((stored_tensor(stored, name) == 1).all()) for name in stored.plain_names() if "norm" in name)
@@ -184,14 +190,14 @@ def test_halves_are_rounded_once_where_they_stay_halves(checkpoint: Checkpoint, 
 
 def test_errors_are_of_weights_in_one_basis(checkpoint: Checkpoint, tmp_path: Path) -> None:  # noqa: F811
     for name in ("llama_head48_biased", "gpt2"):
-        quantize_folder(checkpoint(name), tmp_path / name, ALL, progress=False)
+        quantize_folder(checkpoint(name), tmp_path / name, ALL, fold="all", progress=False)
         with open_model(tmp_path / name) as stored:
             original = Original(str(checkpoint(name)), stored)
             for key, module in stored.manifest.modules.items():
                 weight = original.weight(key, module.kind, module.shape)
                 assert weight is not None, key
                 assert relative_error(weight, stored.quantized(key).dequantize()) < 0.01, key
-    quantize_folder(checkpoint("mixtral"), tmp_path / "mixtral", ALL, progress=False)
+    quantize_folder(checkpoint("mixtral"), tmp_path / "mixtral", ALL, fold="all", progress=False)
     with open_model(tmp_path / "mixtral") as stored:
         original = Original(str(checkpoint("mixtral")), stored)
         for key, module in stored.manifest.modules.items():
@@ -216,10 +222,10 @@ def test_an_importance_file_is_brought_into_the_basis(
         return encode_unit(stored, unit, importance=importance, threads=threads)
 
     monkeypatch.setattr(quantize, "encode_unit", seen)
-    quantize_folder(checkpoint(name), tmp_path / "file", scheme, importance=tmp_path / "importance.safetensors", progress=False)
+    quantize_folder(checkpoint(name), tmp_path / "file", scheme, importance=tmp_path / "importance.safetensors", fold="all", progress=False)
     model = build(name)
     targets, _ = find_targets(model, Plan(Scheme.parse(scheme)).scheme_for)
-    measured = gather_importance(model, fold_module(model, targets), windows)
+    measured = gather_importance(model, fold_module(model, targets, "all"), windows)
     names = {target.parameter: target.name for target in targets}
     assert len(used) == len(targets)
     for parameter, (unit, importance) in used.items():
@@ -238,7 +244,7 @@ def test_what_is_not_finite_is_refused_by_its_place(tmp_path: Path) -> None:
         model.lm_head.weight[5, 7] = float("inf")  # stays in 16 bits, and would be spread over a row
     model.save_pretrained(tmp_path / "source")
     with pytest.raises(NumericsError, match=r"lm_head.weight: expected finite weights, got inf at \[5, 7\]"):
-        quantize_folder(tmp_path / "source", tmp_path / "out", EIGHT, progress=False)
+        quantize_folder(tmp_path / "source", tmp_path / "out", EIGHT, fold="all", progress=False)
     assert not (tmp_path / "out").exists()
 
 

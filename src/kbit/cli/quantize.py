@@ -80,7 +80,7 @@ def quantize(
         typer.Option(
             metavar="none|values|all", help="Rotations (+rotate) that go into the weights around, where the model allows, and are not run."
         ),
-    ] = "all",
+    ] = "values",
     check: Annotated[bool, typer.Option("--check/--no-check", help="Run a few windows before the folder takes its place.")] = True,
     law: Annotated[
         str | None,
