@@ -11,8 +11,9 @@ Calibration is on the training books alone.
     ablation   each method, type and part alone and together (`benchmarks/quality_ablation.py`)
     ggml       llama.cpp's types with an importance matrix            peers    NF4 of bitsandbytes, HQQ, GPTQ as published
 
-A row that is in FILE already, of the same settings and the same code that encodes, is not measured again; --fresh forgets them. At the end
-the best row of kbit is held against the best of the others at each of the eight sizes.
+A row that is in FILE already, of the same settings and the same code that encodes, is not measured again; --fresh forgets them. With
+--only, rows of other parts stay as they are, each with the digest of the code that it is of. At the end the best row of kbit is held
+against the best of the others at each of the eight sizes.
 """
 
 import argparse
@@ -185,12 +186,13 @@ def main() -> int:
         for line in wanted:
             key = {"model_sha256": model, "code": codes.get(line.tool, encoding)}
             row = kept.pop((line.tool, line.name), None)
-            if row is None or {name: row.get(name) for name in key} != key:
-                if options.only and line.part not in options.only:
-                    continue
+            known = row is not None and {name: row.get(name) for name in key} == key
+            if not known and (not options.only or line.part in options.only):
                 bench = bench or Bench(options, work)
                 row = measured(line, bench) | key
                 print(shown(row), flush=True)
+            if row is None:
+                continue
             result["rows"].append(row)
             machine.save(options.json, result | {"rows": [*result["rows"], *kept.values()]}, quiet=True)
     result["comparison"] = comparison(result["rows"])
