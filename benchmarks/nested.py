@@ -1,6 +1,6 @@
 """One file of nested codes, run at every k, beside an encoding of its own for each k: KL divergence from the original.
 
-    python benchmarks/nested.py [--models DIR …] [--scheme nested8:g64] [--windows 32] [--json FILE]
+    python benchmarks/nested.py [--models DIR …] [--schemes nested8:g64 …] [--windows 32] [--json FILE]
 
 Linear layers only, held-out books, in kbit's engine in exact mode, as in `quality.py`. The encodings beside are of the k-means grid with
 the same options and methods, the best one of k bits that no other k restrains.
@@ -27,9 +27,9 @@ MODELS = [DATA / "models" / name for name in ("quill-0.4m", "quill-1.3m", "quill
 
 def main() -> int:
     options = arguments()
-    facts = machine.print_header(f"{options.scheme} at every k: linear layers, {options.windows} windows of {CONTEXT} tokens")
-    rows = [row for model in options.models for row in measure(model, options)]
-    settings = {"scheme": options.scheme, "windows": options.windows, "context": CONTEXT, "runner": "engine, exact mode"}
+    facts = machine.print_header(f"nested codes at every k: linear layers, {options.windows} windows of {CONTEXT} tokens")
+    rows = [row for scheme in options.schemes for model in options.models for row in measure(model, scheme, options)]
+    settings = {"windows": options.windows, "context": CONTEXT, "runner": "engine, exact mode"}
     machine.save(options.json, {"benchmark": "nested", "machine": facts, **settings, "rows": rows})
     return 0
 
@@ -37,15 +37,15 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="+", default=MODELS)
-    parser.add_argument("--scheme", default="nested8:g64")
+    parser.add_argument("--schemes", nargs="+", default=["nested8:g64"])
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def measure(model: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    scheme = Scheme.parse(options.scheme)
+def measure(model: Path, text: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    scheme = Scheme.parse(text)
     rows = []
     with tempfile.TemporaryDirectory(prefix="kbit-nested-") as folder:
         work = Path(folder)
@@ -61,11 +61,12 @@ def measure(model: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         for bits in range(2, scheme.bits + 1):
             alone = work / f"alone{bits}"
             quantize_folder(model, alone, replace(scheme, grid="kmeans", bits=bits), calibration=calibration, progress=False)
-            row = {"model": model.name, "k": bits, "bpw": stored_size(nested, bits).bpw, "bpw_alone": stored_size(alone).bpw}
+            row = {"model": model.name, "scheme": text, "k": bits}
+            row |= {"bpw": stored_size(nested, bits).bpw, "bpw_alone": stored_size(alone).bpw}
             nested_kl, alone_kl = divergence(nested, bits), divergence(alone, None)
             rows.append(row | {"kl_nested": nested_kl, "kl_alone": alone_kl, "times_alone": nested_kl / alone_kl})
             figures = f"KL {nested_kl:.6f}, encoded alone {alone_kl:.6f}  {nested_kl / alone_kl - 1:+.1%}"
-            print(f"{model.name:12} k = {bits}  {row['bpw']:.3f} bpw  {figures}", flush=True)
+            print(f"{model.name:12}{text:24} k = {bits}  {row['bpw']:.3f} bpw  {figures}", flush=True)
     return rows
 
 

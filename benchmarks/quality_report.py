@@ -10,21 +10,20 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import quality_ablation
 from kbit.charts.svg import Panel, Point, Series, standalone
+from quality_text import change, frontier_kl, kl, markdown
 
-__all__ = ["TARGETS", "comparison", "frontier_kl", "print_comparison", "write_docs", "write_plot"]
+__all__ = ["TARGETS", "comparison", "print_comparison", "write_docs", "write_plot"]
 
 Row = dict[str, Any]
 
 #: sizes that tools are compared at, bits a weight
 TARGETS = (2.1, 2.5, 3.1, 3.5, 4.1, 4.5, 5.0, 6.0)
 KBIT = ("kbit recipe", "kbit")
-_BOTH = "+imp+gptq"
-_METHODS = ("", "+imp", "+gptq", _BOTH)
 #: most bits a weight that the plot shows
 _MOST_BITS = 6.7
 
@@ -51,25 +50,12 @@ def comparison(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def frontier_kl(rows: Sequence[Row], bpw: float) -> float | None:
-    """KL at so many bits along the rows that no smaller one beats, by lines through log KL; None outside of what they span."""
-    line: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["bpw"], row["kl_mean"])):
-        if not line or row["kl_mean"] < line[-1]["kl_mean"]:
-            line.append(row)
-    for low, high in pairwise(line):
-        if low["bpw"] <= bpw <= high["bpw"]:
-            share = (bpw - low["bpw"]) / (high["bpw"] - low["bpw"])
-            return math.exp((1 - share) * math.log(low["kl_mean"]) + share * math.log(high["kl_mean"]))
-    return None
-
-
 def print_comparison(found: Sequence[Row]) -> None:
     for line in found:
         beside = (
-            f"{line['other']} {line['other_bpw']:.3f} bpw {line['other_kl_mean']:.5f}: {_change(line['ratio'])}" if "other" in line else "–"
+            f"{line['other']} {line['other_bpw']:.3f} bpw {line['other_kl_mean']:.5f}: {change(line['ratio'])}" if "other" in line else "–"
         )
-        along = "–" if line["frontier_kl"] is None else f"{line['frontier_kl']:.5f}: {_change(line['frontier_ratio'])}"
+        along = "–" if line["frontier_kl"] is None else f"{line['frontier_kl']:.5f}: {change(line['frontier_ratio'])}"
         best = f"{line['kbit']} {line['bpw']:.3f} bpw {line['kl_mean']:.5f}"
         print(f"{line['target_bpw']:g} bits: {best}; best other {beside}; at its bits {along}")
 
@@ -122,9 +108,8 @@ def _tables(result: Row) -> dict[str, str]:
     return {
         "sizes": _sizes(result["comparison"]),
         "recipes": _recipes(rows),
-        "methods": _methods(rows),
-        "order": _order(rows),
         "rows": _rows(rows),
+        **quality_ablation.tables(rows),
     }
 
 
@@ -133,14 +118,14 @@ def _sizes(found: Sequence[Row]) -> str:
     for line in found:
         beside = f"{line['other']} ({line['other_bpw']:.2f})" if "other" in line else "–"
         figures = [
-            _kl(line["kl_mean"]),
+            kl(line["kl_mean"]),
             beside,
-            _kl(line.get("other_kl_mean")),
-            _change(line.get("ratio")),
-            _change(line["frontier_ratio"]),
+            kl(line.get("other_kl_mean")),
+            change(line.get("ratio")),
+            change(line["frontier_ratio"]),
         ]
         lines.append([f"{line['target_bpw']:g}", f"`{line['kbit']}` ({line['bpw']:.3f})", *figures])
-    return _markdown(["bits", "kbit's best (bpw)", "KL", "best other of that size (bpw)", "KL", "", "at the same bits"], lines)
+    return markdown(["bits", "kbit's best (bpw)", "KL", "best other of that size (bpw)", "KL", "", "at the same bits"], lines)
 
 
 def _recipes(rows: Sequence[Row]) -> str:
@@ -148,60 +133,28 @@ def _recipes(rows: Sequence[Row]) -> str:
     lines = []
     for row in (row for row in rows if row["tool"] == "kbit recipe"):
         beside = frontier_kl(others, row["bpw"])
-        change = _change(None if beside is None else row["kl_mean"] / beside)
-        lines.append([f"{row['target_bpw']:g}", f"{row['bpw']:.3f}", _kl(row["kl_mean"]), _kl(row["predicted_kl"]), _kl(beside), change])
-    return _markdown(["target, bpw", "stored", "KL", "predicted", "best other tool at these bits", ""], lines)
-
-
-def _order(rows: Sequence[Row]) -> str:
-    known = {row["name"]: row for row in rows if row["tool"] == "kbit"}
-    lines = []
-    for bits in (2, 3, 4):
-        names = [f"{grid}{bits}:g64+imp{order}+gptq" for grid in ("kmeans", "int") for order in ("", "+actorder")]
-        lines.append([str(bits), *(_kl(known[name]["kl_mean"] if name in known else None) for name in names)])
-    header = [f"{grid}+imp{order}+gptq" for grid in ("kmeans", "int") for order in ("", "+actorder")]
-    return _markdown(["bits, g64", *header], lines)
-
-
-def _methods(rows: Sequence[Row]) -> str:
-    known = {row["name"]: row for row in rows if row["tool"] == "kbit"}
-    others = [row for row in rows if row["tool"] not in KBIT]
-    lines = []
-    for name, row in known.items():
-        if row["part"] == "methods" and "+" not in name and all(name + method in known for method in _METHODS):
-            figures = [_kl(known[name + method]["kl_mean"]) for method in _METHODS]
-            lines.append([name, f"{row['bpw']:.3f}", *figures, _kl(frontier_kl(others, row["bpw"]))])
-    return _markdown(["scheme", "bpw", "nearest", "+imp", "+gptq", _BOTH, "best other tool at these bits"], lines)
+        ratio = None if beside is None else row["kl_mean"] / beside
+        figures = [kl(row["kl_mean"]), kl(row["predicted_kl"]), kl(beside), change(ratio)]
+        lines.append([f"{row['target_bpw']:g}", f"{row['bpw']:.3f}", *figures])
+    return markdown(["target, bpw", "stored", "KL", "predicted", "best other tool at these bits", ""], lines)
 
 
 def _rows(rows: Sequence[Row]) -> str:
-    shown = sorted((row for row in rows if row["part"] != "methods"), key=lambda row: (row["bpw"], row["kl_mean"]))
+    shown = sorted((row for row in rows if row["part"] != "ablation"), key=lambda row: (row["bpw"], row["kl_mean"]))
     lines = [
         [
             row["tool"],
             f"`{row['name']}`" if row["tool"] in KBIT else row["name"],
             f"{row['bpw']:.3f}",
-            _kl(row["kl_mean"]),
+            kl(row["kl_mean"]),
             f"{row['top1_agreement']:.3f}".removeprefix("0"),
             f"{row['perplexity']:.2f}",
-            _kl(row["wikitext2_kl_mean"]),
+            kl(row["wikitext2_kl_mean"]),
             f"{row['wikitext2_perplexity']:.1f}",
         ]
         for row in shown
     ]
-    return _markdown(["tool", "scheme", "bpw", "KL", "top-1", "perplexity", "KL, WikiText-2", "perplexity, WikiText-2"], lines)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
-
-
-def _kl(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}".removeprefix("0")
-
-
-def _change(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio - 1:+.0%}".replace("-", "−")
+    return markdown(["tool", "scheme", "bpw", "KL", "top-1", "perplexity", "KL, WikiText-2", "perplexity, WikiText-2"], lines)
 
 
 def main() -> int:

@@ -7,12 +7,13 @@ and perplexity on the held-out books, and on the test split of WikiText-2 (raw):
 Calibration is on the training books alone.
 
     recipe     `kbit quantize --target-bpw B --quality best` at eight sizes
-    methods    each method by itself and together, on linear and normal levels
     uniform    one scheme for all weights
+    ablation   each method, type and part alone and together (`benchmarks/quality_ablation.py`)
     ggml       llama.cpp's types with an importance matrix            peers    NF4 of bitsandbytes, HQQ, GPTQ as published
 
-A row that is in FILE already, of the same settings and the same code that encodes, is not measured again; --fresh forgets them. At the end
-the best row of kbit is held against the best of the others at each of the eight sizes.
+A row that is in FILE already, of the same settings and the same code that encodes, is not measured again; --fresh forgets them. With
+--only, rows of other parts stay as they are, each with the digest of the code that it is of. At the end the best row of kbit is held
+against the best of the others at each of the eight sizes.
 """
 
 import argparse
@@ -22,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from kbit.evaluate import ReferenceLogits, compare, read_text, tokenize
 from kbit.evaluate.models import load_causal_model, load_tokenizer
 from kbit.model import decode, quantize_folder
 from quality import CONTEXT, DATA, spread, training_excerpt
+from quality_ablation import ABLATION, BOTH
 from quality_peers import GGML_TYPES, Linears, ggml_missing, ggml_type, hqq_missing, hqq_package, nf4, plain_gptq
 from quality_report import TARGETS, comparison, print_comparison, write_docs, write_plot
 
@@ -48,11 +49,9 @@ _SHARING = tuple(
     for name in ("ladder", "units", "encodings", "divergence", "search", "derived", "sensitivity", "knapsack", "solve", "budget")
 )
 TEXTS = {"books": DATA / "text" / "books-heldout", "wikitext2": DATA / "text" / "wiki.test.raw"}
-BOTH = "+imp+gptq"
-METHODS = ("", "+imp", "+gptq", BOTH)
 UNIFORM = (
-    *(f"kmeans{bits}:g64{BOTH}" for bits in (2, 3, 4)), *(f"kmeans{bits}:g128{BOTH}" for bits in (2, 3, 4, 5, 6)),
-    *(f"trellis{bits}:g128{BOTH}" for bits in (1, 2, 3, 4)), f"vq2d3:g96{BOTH}", f"vq3d2:g128{BOTH}", f"int8:g128{BOTH}",
+    *(f"kmeans{bits}:g64{BOTH}" for bits in (2, 3, 4)), *(f"trellis{bits}:g128{BOTH}" for bits in (1, 2, 3, 4)),
+    f"vq2d3:g96{BOTH}", f"vq3d2:g64{BOTH}", f"kmeans5:g128{BOTH}", f"kmeans6:g128{BOTH}", f"int8:g128{BOTH}",
 )  # fmt: skip
 HQQ = (2, 3, 4)
 GPTQ_BITS = (2, 3, 4)
@@ -117,9 +116,7 @@ def lines() -> Iterator[Line]:
     for kind in GGML_TYPES:
         yield Line("ggml", "llama.cpp", kind, partial(ggml, kind=kind))
     yield from peer_lines()
-    compared = [f"{grid}{bits}:g64+imp+actorder+gptq" for bits in (2, 3, 4) for grid in ("kmeans", "int")]
-    compared += [f"{grid}{bits}:g{group}{method}" for grid, bits, group, method in product(("int", "nf"), (2, 3, 4), (64, 128), METHODS)]
-    for part, texts in (("uniform", UNIFORM), ("methods", compared)):
+    for part, texts in (("uniform", UNIFORM), ("ablation", [text for text in ABLATION if text not in UNIFORM])):
         for text in texts:
             yield Line(part, "kbit", text, partial(scheme, text=text))
 
@@ -189,12 +186,13 @@ def main() -> int:
         for line in wanted:
             key = {"model_sha256": model, "code": codes.get(line.tool, encoding)}
             row = kept.pop((line.tool, line.name), None)
-            if row is None or {name: row.get(name) for name in key} != key:
-                if options.only and line.part not in options.only:
-                    continue
+            known = row is not None and {name: row.get(name) for name in key} == key
+            if not known and (not options.only or line.part in options.only):
                 bench = bench or Bench(options, work)
                 row = measured(line, bench) | key
                 print(shown(row), flush=True)
+            if row is None:
+                continue
             result["rows"].append(row)
             machine.save(options.json, result | {"rows": [*result["rows"], *kept.values()]}, quiet=True)
     result["comparison"] = comparison(result["rows"])
@@ -210,7 +208,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DATA / "models" / "quill-4.5m")
-    parser.add_argument("--only", nargs="+", choices=("recipe", "ggml", "peers", "uniform", "methods"), help="parts to measure")
+    parser.add_argument("--only", nargs="+", choices=("recipe", "ggml", "peers", "uniform", "ablation"), help="parts to measure")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text")
     parser.add_argument("--seed", type=int, default=0)

@@ -91,3 +91,13 @@ def test_bands_and_styles() -> None:
     assert len(band.attrib["points"].split()) == 4
     assert len(list(root.iter(NAMESPACE + "polyline"))) == 1
     assert len(list(root.iter(NAMESPACE + "title"))) == 2
+
+
+@pytest.mark.parametrize("name", ["ab", "kbit, one scheme for all"])
+def test_names_of_the_legend_end_within_the_chart(name: str) -> None:
+    panel = Panel("t", "x", "y", (Series(name, (Point(0, 1, "p"), Point(1, 2, "q"))), Series("short", (Point(0, 1, "r"),))))
+    root = ElementTree.fromstring(svg_panel(panel))
+    starts = [float(element.attrib["x"]) for element in root.iter(NAMESPACE + "text") if element.text in (name, "short")]
+    assert len(set(starts)) == 1
+    assert starts[0] + 6.5 * len(name) <= 460
+    assert starts[0] <= 460 - 14 - 66

@@ -11,6 +11,7 @@ from kbit.study.book import LawBook
 from kbit.study.predict import expected_band, predict_rows
 from kbit.study.rows import Row
 from kbit.study.schemes import method_of, scheme_row
+from kbit.tensor.quantized import part_bytes
 
 FACTS = {"family": "opt", "params": 2_700_000_000, "dataset": "wikitext2", "context": 2048}
 
@@ -92,3 +93,29 @@ def test_scheme_rows_count_what_is_stored() -> None:
     assert scheme_row(FACTS, "int3:g128:asym").bpw == pytest.approx(3 + 24 / 128)
     assert scheme_row(FACTS | {"bpw": 3.3}, "int3:g64").bpw == 3.3
     assert scheme_row(FACTS, "16").is_original
+
+
+@pytest.mark.parametrize(
+    ("text", "bpw"),
+    [
+        ("int3:g64+outlier1", 3.25 + 0.01 * 24 + 1 / 32),
+        ("int3:g64+outliercol1", 3.25 + 0.01 * 16),
+        ("int3:g64+lowrank64", 3.25 + 64 * 8 * (4096 + 4096) / 4096**2),
+        ("int4:g64+prune2:4", 1 + 2 + 0.25),
+        ("int2:g64+residual2-1", 2.25 + 2.25 + 1.25),
+        ("trellis2:g128+lowrank0.25b", 2.125 + 0.25),
+    ],
+)
+def test_scheme_rows_count_parts_beside_the_codes(text: str, bpw: float) -> None:
+    row = scheme_row(FACTS | {"hidden_size": 4096}, text)
+    assert row.bpw == pytest.approx(bpw, abs=0.01)
+    scheme, shape = Scheme.parse(text), (4096, 4096)
+    assert row.bpw == 8 * sum(part_bytes(scheme, shape).values()) / (4096 * 4096)
+    small = scheme_row(FACTS | {"hidden_size": 256}, text).bpw
+    assert small == 8 * sum(part_bytes(scheme.for_row(256), (256, 256)).values()) / (256 * 256)
+
+
+def test_the_bits_of_a_cascade_are_those_of_all_levels() -> None:
+    assert scheme_row(FACTS, "int2:g64+residual2-1").bits == 5
+    assert scheme_row(FACTS, "int2:g64+successive2").bits == 4
+    assert scheme_row(FACTS, "vq3d2:g64").bits == 3

@@ -14,6 +14,8 @@ from kbit.charts.axes import widened
 
 __all__ = ["COLOURS", "INK", "SOFT", "STYLE", "Panel", "Point", "Series", "standalone", "svg_panel"]
 
+#: room for a character of a legend's name, and least room for a name
+_CHARACTER, _SHORTEST_NAME = 6.8, 66.0
 _NAMESPACE = "http://www.w3.org/2000/svg"
 WIDTH, HEIGHT = 460, 350
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 34, 48
@@ -275,9 +277,11 @@ def _ring(point: Point, at: Place) -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    """Names in the upper right corner, where a falling curve leaves room."""
+    """Names in the upper right corner, where a falling curve leaves room; the longest ends at the right edge at the latest."""
     parts = []
+    start = WIDTH - RIGHT - max(_SHORTEST_NAME, *(_CHARACTER * len(one.name) for one in series))
     for i, one in enumerate(series):
         py = TOP + 12 + 18 * i
-        parts.append(f'{_mark(_number(one, i), WIDTH - 92, py - 4)}</path><text x="{WIDTH - 80}" y="{py}">{escape(one.name)}</text>')
+        mark = f"{_mark(_number(one, i), start - 12, py - 4)}</path>"
+        parts.append(f'{mark}<text x="{start:.1f}" y="{py}">{escape(one.name)}</text>')
     return "".join(parts)

@@ -9,6 +9,7 @@ from typing import Any
 from kbit.core.digest import digest_json
 from kbit.core.installation import package_version
 from kbit.core.scheme import KEEP, Scheme
+from kbit.study.schemes import row_bits
 
 __all__ = ["PROTOCOL", "QualityCell", "SpeedCell", "method_text", "speed_scheme"]
 
@@ -70,7 +71,7 @@ class QualityCell:
             **{name: getattr(self, name) for name in ("family", "model", "params", "scheme", "model_sha256", "embedding", "head")},
             **{name: getattr(self, name) for name in ("dataset", "context", "windows", "text_sha256", "calibration_sha256", "seed")},
             "method": method_text(scheme),
-            "bits": round(scheme.weight_bits),
+            "bits": row_bits(scheme),
             "group_size": -1 if scheme.is_none else scheme.group_size,
             "grid": scheme.grid,
             "speed_scheme": speed_scheme(scheme),

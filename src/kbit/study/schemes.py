@@ -6,8 +6,9 @@ from typing import Any
 from kbit.core.errors import FormatError, NumericsError
 from kbit.core.scheme import Scheme
 from kbit.study.rows import Row
+from kbit.tensor.quantized import part_bytes
 
-__all__ = ["method_of", "scheme_bpw", "scheme_row"]
+__all__ = ["method_of", "row_bits", "scheme_bpw", "scheme_row"]
 
 
 def method_of(scheme: Scheme, known: Sequence[str] = ()) -> str:
@@ -20,13 +21,16 @@ def method_of(scheme: Scheme, known: Sequence[str] = ()) -> str:
     return next((word for word in (exact, *coarse) if word in known), exact)
 
 
+def row_bits(scheme: Scheme) -> int:
+    """Bits of a weight's codes as rows count them: whole ones, of all levels of a cascade."""
+    return round(scheme.weight_bits) + sum(scheme.spec.residual)
+
+
 def scheme_bpw(scheme: Scheme, cols: int = 4096) -> float:
-    """Bits a weight of a matrix with rows of `cols`, without padding: codes, scales and zero points."""
+    """Bits a weight of a matrix [cols, cols], all that is stored: codes, scales, codebook, padding, and parts beside the codes."""
     if scheme.is_none:
         return 16.0
-    group = cols if scheme.group_size == -1 else min(scheme.group_size, cols)
-    scale_bits = 16 if scheme.scale_dtype == "fp16" else 8
-    return scheme.weight_bits + (scale_bits + (0 if scheme.symmetric else 8)) / group
+    return 8 * sum(part_bytes(scheme.for_row(cols), (cols, cols)).values()) / cols**2
 
 
 def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Sequence[str] = ()) -> Row:
@@ -59,7 +63,7 @@ def scheme_row(facts: Mapping[str, Any], scheme: str | Scheme, known_methods: Se
         family,
         params,
         method_of(recipe, known_methods),
-        round(recipe.weight_bits),
+        row_bits(recipe),
         recipe.group_size,
         bpw,
         dataset,

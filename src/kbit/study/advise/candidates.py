@@ -15,7 +15,7 @@ from kbit.study.advise.models import Choice, same_family
 from kbit.study.book import LawBook
 from kbit.study.laws.latency import LatencyLaw, Load
 from kbit.study.predict import predict_rows
-from kbit.study.schemes import scheme_row
+from kbit.study.schemes import row_bits, scheme_row
 
 __all__ = ["SCHEMES", "Candidate", "Roofs", "make_candidates", "measure_roofs"]
 
@@ -139,7 +139,7 @@ def make_candidates(
                     model=choice.name,
                     family=choice.family,
                     scheme=scheme.text,
-                    bits=round(scheme.weight_bits),
+                    bits=row_bits(scheme),
                     params=choice.shape.params,
                     footprint=one,
                     loss=math.log(said.perplexity),
