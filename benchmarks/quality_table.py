@@ -87,7 +87,14 @@ class Bench:
         """A model encoded by kbit, decoded again."""
         folder = self.work / "packed"
         found = quantize_folder(
-            self.folder, folder, plan, calibration=calibration or self.calibration, progress=False, overwrite=True, resume=False
+            self.folder,
+            folder,
+            plan,
+            calibration=calibration or self.calibration,
+            fold="none",
+            progress=False,
+            overwrite=True,
+            resume=False,
         )
         return decode(folder), found.bpw, {}
 

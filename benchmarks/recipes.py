@@ -87,7 +87,7 @@ def measure(work: Path, quality: Any, losses: Any) -> dict[str, Any]:
     started = time.perf_counter()
     text = None if quality == "fast" else CalibrationText((work / "text.txt",), tokens=CALIBRATION_TOKENS)
     method = losses if quality == "best" else None
-    decision = decide(work / "source", Request(work / f"{quality}.journal", quality=quality, calibration=text, method=method))
+    decision = decide(work / "source", Request(work / f"losses-{quality}.journal", quality=quality, calibration=text, method=method))
     decided = time.perf_counter() - started
     result = quantize_folder(work / "source", work / quality, decision.plan, calibration=decision.calibration, check=timed)
     assert gate.result is not None
