@@ -62,9 +62,9 @@ def main() -> int:
             words = np.random.default_rng(1).integers(3, options.vocabulary, 3 * CALIBRATION_TOKENS)
             (Path(work) / "text.txt").write_text(" ".join(f"w{word}" for word in words))
             row = {"layers": layers, "estimates": estimates(source)}
-            measured = [] if options.estimates else [run(Path(work), quality, options.losses) for quality in options.qualities]
-            rows += [row | one for one in measured] or [row]
-            machine.save(options.json, {"benchmark": "recipes", "machine": facts, "rows": rows})
+            for quality in options.qualities if not options.estimates else (None,):
+                rows.append(row | (run(Path(work), quality, options.losses) if quality else {}))
+                machine.save(options.json, {"benchmark": "recipes", "machine": facts, "rows": rows})
     return 0
 
 
