@@ -65,6 +65,18 @@ def test_better_takes_longer(make_units: Callable[..., list[Unit]]) -> None:
     assert (choose_method(10), choose_method(10_000)) == ("measured", "predicted")
 
 
+def test_predicted_losses_count_all_encodings_of_the_first_weight() -> None:
+    schemes = tuple(Scheme.parse(text) for text in ("int2:g128+gptq", "int4:g128+gptq"))
+    narrow, wide = (Unit(str(cols), "linear", (512, cols), schemes, (2, 4), free=True) for cols in (512, 2048))
+    first_narrow, first_wide = (
+        estimate(units, 1000, 100, share=True, parameters=10**6, method="predicted", rates=RATES).sensitivity
+        for units in ([narrow, wide], [wide, narrow])
+    )
+    more = sum(RATES.seconds(wide, scheme) - RATES.seconds(narrow, scheme) for scheme in schemes)
+    assert first_wide - first_narrow == pytest.approx(more)
+    assert first_narrow > sum(RATES.seconds(narrow, scheme) for scheme in schemes) + (512**3 + 2048**3) / RATES.macs
+
+
 def test_encoding_takes_the_time_of_what_was_chosen() -> None:
     schemes = tuple(Scheme.parse(text) for text in ("int4:g128", "trellis2:g128", "int4:g128+gptq", "trellis2:g128+gptq"))
     unit = Unit("a", "linear", (1000, 1000), schemes, (3, 2, 3, 2), free=True)

@@ -122,7 +122,8 @@ def estimate(
     if (method or choose_method(measured)) == "measured":
         return Estimate(measured, encoding, "measured")
     sampled = sum(rates.seconds(unit, scheme, SAMPLED_ROWS) + _error_macs(unit) / rates.macs for unit, scheme in tries)
-    return Estimate(seen["predicted"] + len(units) * half_run["predicted"] + sampled, encoding, "predicted")
+    gains = _gains(tries, rates)
+    return Estimate(seen["predicted"] + len(units) * half_run["predicted"] + sampled + gains, encoding, "predicted")
 
 
 def encoding_seconds(units: Sequence[Unit], chosen: Mapping[str, Scheme], tokens: int, parameters: int, rates: Rates) -> float:
@@ -135,6 +136,16 @@ def encoding_seconds(units: Sequence[Unit], chosen: Mapping[str, Scheme], tokens
 def _tried(unit: Unit) -> list[Scheme]:
     """Schemes whose loss has to be found for this unit alone."""
     return [scheme for scheme in unit.schemes if not scheme.is_none and partner(scheme, unit.schemes) is None]
+
+
+def _gains(tries: Sequence[tuple[Unit, Scheme]], rates: Rates) -> float:
+    """Seconds for what methods gain: each on the first weight, all of it, and the factor of every weight's Hessian."""
+    compensated = [(unit, scheme) for unit, scheme in tries if "gptq" in scheme.methods]
+    if not compensated:
+        return 0.0
+    first = compensated[0][0].name
+    cubes = {unit.name: matrices * cols**3 for unit, _ in compensated for matrices, _, cols in [logical_shape(unit.shape)]}
+    return sum(rates.seconds(unit, scheme) for unit, scheme in compensated if unit.name == first) + sum(cubes.values()) / rates.macs
 
 
 def _a_token(units: Sequence[Unit], parameters: int) -> int:
