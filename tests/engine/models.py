@@ -229,8 +229,12 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def build(name: str) -> nn.Module:
-    """The model, the same at every call, attention in its plain form."""
-    kind = _EVERYTHING[name]
+    """The model of a name, see `build_kind`."""
+    return build_kind(_EVERYTHING[name])
+
+
+def build_kind(kind: Kind) -> nn.Module:
+    """The model, the same at every call, attention in its plain form; norms and biases are far from what they are initialised with."""
     torch.manual_seed(7)
     config = getattr(transformers, kind.config)(**kind.settings)
     config._attn_implementation = "eager"

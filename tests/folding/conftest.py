@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 import torch
 import transformers
-from tests.engine.models import Kind, randomize
+from tests.engine.models import Kind, build_kind
 from torch import nn
 
 _LLAMA = {
@@ -69,16 +69,8 @@ CASES: dict[str, Case] = {
 
 
 def build(name: str) -> nn.Module:
-    """The model, the same at every call; gains of norms and biases are far from what they are initialised with."""
-    kind = CASES[name].kind
-    torch.manual_seed(7)
-    config = getattr(transformers, kind.config)(**kind.settings)
-    config._attn_implementation = "eager"
-    model = getattr(transformers, kind.cls)(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            randomize(parameter)
-    return model.eval()
+    """The model of a case."""
+    return build_kind(CASES[name].kind)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from torch import nn
 from kbit.core.errors import ModelError
 from kbit.engine.architectures import describe
 from kbit.engine.architectures.blocks import FeedForward, Join, Layer, Matrix
+from kbit.engine.names import spelled
 
 __all__ = ["Fold", "find_folds"]
 
@@ -48,7 +49,10 @@ def find_folds(model: nn.Module) -> list[Fold]:
     found = []
     for layer in architecture.layers:
         for fold in _of_layer(layer):
-            names = [_spelled(name, architecture.spellings, modules) for name in (fold.source, *fold.consumers)]
+            names = [
+                next((one for one in spelled(name, architecture.spellings) if one in modules), None)
+                for name in (fold.source, *fold.consumers)
+            ]
             if all(names):
                 found.append(Fold(str(names[0]), tuple(map(str, names[1:])), fold.is_norm, fold.plus_one))
     return found
@@ -57,13 +61,6 @@ def find_folds(model: nn.Module) -> list[Fold]:
 def _settings(config: Any) -> Mapping[str, Any]:
     given = config.to_dict() if hasattr(config, "to_dict") else {}
     return {key: value for key, value in given.items() if key != "quantization_config"}
-
-
-def _spelled(name: str, spellings: tuple[tuple[str, str], ...], modules: set[str]) -> str | None:
-    names = [name]
-    for usual, other in spellings:
-        names += [one.replace(usual, other, 1) for one in names if usual in one]
-    return next((one for one in names if one in modules), None)
 
 
 def _of_layer(layer: Layer) -> Iterator[Fold]:
