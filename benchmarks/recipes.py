@@ -32,6 +32,7 @@ from kbit.allocate.ladder import candidates
 from kbit.allocate.recipes import QUALITIES, books
 from kbit.allocate.units import find_units
 from kbit.calibrate import CalibrationText
+from kbit.calibrate.arithmetic import choose_arithmetic, layer_parameters
 from kbit.core.memory import peak_rss_bytes
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
@@ -104,9 +105,10 @@ def measure(work: Path, quality: Any, losses: Any) -> dict[str, Any]:
 def estimates(source: Path) -> dict[str, Any]:
     """What `kbit quantize` foretells for each quality, with a calibration text of 131,072 tokens."""
     found: dict[str, Any] = {}
-    rates = Rates.measure()
     with open_model(source) as stored:
-        parameters = sum(math.prod(stored.entry(name).shape) for name in stored.names())
+        shapes = {name: tuple(stored.entry(name).shape) for name in stored.names()}
+    parameters = sum(map(math.prod, shapes.values()))
+    rates = Rates.measure(choose_arithmetic("auto", layer_parameters(shapes)))
     for quality in QUALITIES:
         best, calibrated = quality == "best", quality != "fast"
         listed = partial(candidates, calibrated=calibrated, goal="size" if best else "one")

@@ -64,13 +64,10 @@ struct Group {
   float weight(int64_t i) const { return importance == nullptr ? 1.0f : importance[i]; }
 };
 
-// Scales tried, in parts of the one that gives the levels the spread of the weights.
-constexpr float kTried[] = {1.0f, 0.86f, 0.93f, 1.08f, 1.17f};
-constexpr int kRefits = 2;
-
 class ScaleSearcher {
  public:
-  ScaleSearcher(const TrellisStates& states, ScaleCodec codec) : states_(states), codec_(codec), viterbi_{Viterbi(states), Viterbi(states)} {
+  ScaleSearcher(const TrellisStates& states, const TrellisTrials& trials, ScaleCodec codec)
+      : states_(states), trials_(trials), codec_(codec), viterbi_{Viterbi(states), Viterbi(states)} {
     double squares = 0.0;
     for (const float level : states.level) squares += static_cast<double>(level) * level;
     spread_ = std::sqrt(squares / static_cast<double>(kTrellisStates));
@@ -90,8 +87,9 @@ class ScaleSearcher {
     best_ = StoredScale{};
     error_ = HUGE_VAL;
     if (start == 0.0f) return best_;
-    for (const float part : kTried) attempt(group, codec_.round(part * start));
-    for (int refit = 0; refit < kRefits; ++refit) {
+    if (trials_.count == 1 && trials_.refits == 0) return codec_.round(trials_.parts[0] * start);
+    for (int64_t i = 0; i < trials_.count; ++i) attempt(group, codec_.round(trials_.parts[i] * start));
+    for (int refit = 0; refit < trials_.refits; ++refit) {
       const double fitted = fit(group);
       if (!(fitted > 0.0) || !attempt(group, codec_.round(static_cast<float>(fitted)))) break;
     }
@@ -125,6 +123,7 @@ class ScaleSearcher {
   }
 
   const TrellisStates& states_;
+  TrellisTrials trials_;
   ScaleCodec codec_;
   Viterbi viterbi_[2];  // of the best scale and of the one that is tried
   int best_at_ = 0;
@@ -147,12 +146,13 @@ const float* importance_of(const TrellisRows& rows, int64_t row) {
 
 using namespace encode_detail;
 
-Status trellis_scales(const TrellisCode& code, const TrellisRows& rows, ScaleKind kind, float super_scale, uint16_t* stored, float* value, int threads) {
-  if (!sound(code, rows) || kind == ScaleKind::dq8) return Status::invalid_argument;
+Status trellis_scales(const TrellisCode& code, const TrellisRows& rows, const TrellisTrials& trials, ScaleKind kind, float super_scale,
+                      uint16_t* stored, float* value, int threads) {
+  if (!sound(code, rows) || kind == ScaleKind::dq8 || trials.count < 1) return Status::invalid_argument;
   const TrellisStates states(code);
   const int64_t groups = ceil_div(rows.cols, rows.group_size);
   guarded_for(rows.rows, threads, [&](int64_t begin, int64_t end) {
-    ScaleSearcher searcher(states, ScaleCodec(kind, super_scale));
+    ScaleSearcher searcher(states, trials, ScaleCodec(kind, super_scale));
     for (int64_t row = begin; row < end; ++row) {
       const float* importance = importance_of(rows, row);
       for (int64_t group = 0; group < groups; ++group) {

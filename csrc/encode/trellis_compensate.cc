@@ -9,7 +9,8 @@ namespace kbit {
 namespace encode_detail {
 namespace {
 
-constexpr int64_t kKept = 256;  // states, about
+// States, about.
+constexpr int64_t kept_of(int bits) { return bits == 4 ? 128 : 256; }
 
 // One row after another; keeps its memory.
 class Walker {
@@ -22,7 +23,7 @@ class Walker {
     const float *weights = block_.weights + row * cols, *scale = block_.scale + row * cols;
     std::copy_n(block_.carried + row * cols, cols, carried_.get());
     std::fill(carried_.get() + cols, carried_.get() + stride_, 0.0f);
-    TrellisWalk walk{states_.bits, states_.level.data(), weights, scale, carried_.get(), factor_, cols, stride_, kKept,
+    TrellisWalk walk{states_.bits, states_.level.data(), weights, scale, carried_.get(), factor_, cols, stride_, kept_of(states_.bits),
                      cost_.get(), next_.get(), who_.get(), lines_.get(), moved_.get(), before_.get(), root_.get(), moved_root_.get(),
                      before_root_.get(), far_.get(), far_next_.get(), row_.get(), parent_.get(), state_.get(), *state, path_.get()};
     active_kernels().vector->trellis->walk(walk);

@@ -28,9 +28,18 @@ struct TrellisRows {
   int64_t group_size;  // resolved, 1 … cols
 };
 
-// Scale of each group with the least error among a fixed set and least-squares refits of it, from whatever state: `stored` [rows, groups] are
-// bits of fp16 or e4m3 (dq8 is an invalid_argument), `value` [rows, groups] what they mean, `super_scale` included.
-Status trellis_scales(const TrellisCode& code, const TrellisRows& rows, ScaleKind kind, float super_scale, uint16_t* stored, float* value, int threads);
+// Which scales are tried: `parts` [count] of the one that gives the levels the spread of the weights; the best is fitted to its path by least
+// squares up to `refits` times.
+struct TrellisTrials {
+  const float* parts;
+  int64_t count;
+  int refits;
+};
+
+// Scale of each group with the least error of those tried, from whatever state: `stored` [rows, groups] are bits of fp16 or e4m3 (dq8 is an
+// invalid_argument), `value` [rows, groups] what they mean, `super_scale` included.
+Status trellis_scales(const TrellisCode& code, const TrellisRows& rows, const TrellisTrials& trials, ScaleKind kind, float super_scale,
+                      uint16_t* stored, float* value, int threads);
 
 // Steps [rows, cols] of the best path of each row from state 0, for the scales `value` [rows, groups].
 Status trellis_path(const TrellisCode& code, const TrellisRows& rows, const float* value, uint8_t* steps, int threads);
@@ -46,7 +55,7 @@ struct TrellisBlock {
 };
 
 // Least Σ_j (e_j R_jj + carried_j + Σ_{i<j} e_i R_ij)² found over the paths from `state` [rows], which becomes the state after `keep` columns.
-// Paths that cost far more than the best one are given up: about a quarter of the states keep theirs.
+// Paths that cost far more than the best one are given up: about a quarter of the states keep theirs, with four bits an eighth.
 // `steps` and `error` are [rows, cols]; columns from `keep` on are those of the path that was found as well.
 Status trellis_compensate(const TrellisCode& code, const TrellisBlock& block, uint16_t* state, uint8_t* steps, float* error, int threads);
 

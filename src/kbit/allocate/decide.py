@@ -16,6 +16,7 @@ from kbit.allocate.sensitivity import Method, Sensitivity
 from kbit.allocate.solve import Allocation, bytes_for_bpw
 from kbit.allocate.units import Unit, find_units, stored_bytes
 from kbit.calibrate import CalibrationText, CalibrationWindows, GeneratedText
+from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.scheme import KEEP, Plan, Scheme
@@ -43,6 +44,7 @@ class Request:
         embedding, head: their schemes; None lets them share in the budget.
         rules, skip: as in a `Plan`.
         calibration: text that methods run.
+        arithmetic: in which they run it (`kbit.calibrate.arithmetic`); an estimate depends on it, and no plan.
         method: how losses are found; None measures them where that is quick.
         journal: file that keeps losses as they are found.
         max_shard_bytes: bytes of tensors a file holds.
@@ -60,6 +62,7 @@ class Request:
     rules: tuple[tuple[str, Scheme], ...] = ()
     skip: tuple[str, ...] = ()
     calibration: CalibrationText | GeneratedText | None = None
+    arithmetic: ArithmeticChoice = "auto"
     method: Method | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     threads: int = 0
@@ -143,7 +146,9 @@ class _Clock:
     """Says how long the parts of a recipe will take."""
 
     def __init__(self, units: list[Unit], windows: CalibrationWindows | None, request: Request) -> None:
-        self._units, self._request, self._rates = units, request, Rates.measure()
+        self._units, self._request = units, request
+        layer = layer_parameters({unit.name: unit.shape for unit in units})
+        self._rates = Rates.measure(choose_arithmetic(request.arithmetic, layer))
         self._tokens = 0 if windows is None else windows.tokens
         self._context = 1 if windows is None else int(windows.ids.shape[1])
         self._parameters = sum(unit.weights for unit in units)

@@ -11,6 +11,7 @@ from kbit.allocate.derived import partner
 from kbit.allocate.search import SAMPLED_ROWS, SCORED_WINDOWS, SEEN_WINDOWS
 from kbit.allocate.sensitivity import Method
 from kbit.allocate.units import Unit
+from kbit.calibrate.arithmetic import Arithmetic
 from kbit.core.methods import needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_gptq
@@ -44,32 +45,35 @@ class Rates:
 
     Attributes:
         macs: multiply-adds of float32.
+        run: multiply-adds of a layer that runs a calibration text in its arithmetic, what lies between its products included.
         nearest: weights by the nearest levels, with searched scales.
         path: weights by a trellis.
         compensated, compensated_path: the same with GPTQ, of matrices with many rows.
     """
 
     macs: float
+    run: float
     nearest: float
     path: float
     compensated: float
     compensated_path: float
 
     @classmethod
-    def measure(cls) -> Self:
-        """By trials."""
+    def measure(cls, arithmetic: Arithmetic = "float32") -> Self:
+        """By trials, of a calibration in `arithmetic`."""
         import torch
 
         one = torch.ones(768, 768)
-        weights, unit = np.random.default_rng(0).standard_normal((2048, 128), np.float32), np.eye(128, dtype=np.float32)
+        weights, alike = np.random.default_rng(0).standard_normal((2048, 128), np.float32), (np.eye(128, dtype=np.float32) + 1) / 2
         nearest, path = Scheme.parse("nf4:g128:mse"), Scheme.parse("trellis3:g128")
         levels, compensated = Scheme.parse("kmeans4:g128+gptq"), Scheme.parse("trellis3:g128+gptq")
         return cls(
             _rate(lambda: one @ one, 768**3),
+            _run_rate(arithmetic),
             _rate(lambda: encode(weights, nearest), weights.size),
             _rate(lambda: encode(weights, path), weights.size),
-            _rate(lambda: encode_gptq(weights, levels, unit), weights.size),
-            _rate(lambda: encode_gptq(weights, compensated, unit), weights.size),
+            _rate(lambda: encode_gptq(weights, levels, alike), weights.size),
+            _rate(lambda: encode_gptq(weights, compensated, alike), weights.size),
         )
 
     def seconds(self, unit: Unit, scheme: Scheme, rows: int | None = None) -> float:
@@ -129,7 +133,7 @@ def estimate(
 def encoding_seconds(units: Sequence[Unit], chosen: Mapping[str, Scheme], tokens: int, parameters: int, rates: Rates) -> float:
     """Seconds of encoding each unit by its scheme, and of running the calibration text where one of them asks for it."""
     runs = any(needs_inputs(scheme.methods) for scheme in chosen.values())
-    seconds = tokens * _a_token(units, parameters) / rates.macs if runs else 0.0
+    seconds = tokens * _a_token(units, parameters) / rates.run if runs else 0.0
     return seconds + sum(rates.seconds(unit, chosen[unit.name]) for unit in units)
 
 
@@ -149,14 +153,30 @@ def _gains(tries: Sequence[tuple[Unit, Scheme]], rates: Rates) -> float:
 
 
 def _a_token(units: Sequence[Unit], parameters: int) -> int:
-    """Multiply-adds of two runs and of XᵀX for a token."""
-    return 2 * parameters + sum(int(unit.shape[-1]) ** 2 for unit in units)
+    """Multiply-adds of two runs and of half of XᵀX for a token."""
+    return 2 * parameters + sum(int(unit.shape[-1]) ** 2 for unit in units) // 2
 
 
 def _error_macs(unit: Unit) -> int:
     """Multiply-adds of ΔW H for the rows that a prediction looks at."""
     matrices, rows, cols = logical_shape(unit.shape)
     return int(matrices * min(rows, SAMPLED_ROWS) * cols**2)
+
+
+def _run_rate(arithmetic: Arithmetic) -> float:
+    """Multiply-adds a second of a block like those of transformers: a norm, a gated pair of products, a product back, a sum."""
+    import torch
+
+    width, tokens = 1024, 1024
+    matrix, states = torch.randn(width, width) / width**0.5, torch.randn(tokens, width)
+
+    def block() -> None:
+        inputs = torch.nn.functional.rms_norm(states, (width,))
+        gated = torch.nn.functional.silu(inputs @ matrix) * (inputs @ matrix)
+        states + gated @ matrix
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == "bfloat16"):
+        return _rate(block, 3 * tokens * width**2)
 
 
 def _rate(work: Callable[[], object], amount: int) -> float:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from torch import nn
 
+from kbit.calibrate.arithmetic import Arithmetic
 from kbit.calibrate.imatrix import is_imatrix, module_entry, read_imatrix
 from kbit.calibrate.observe import observed
 from kbit.calibrate.text import CalibrationWindows
@@ -143,7 +144,12 @@ def _read_own(data: bytes, source: str) -> Importance:
 
 
 def gather_importance(
-    model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows, *, done: Callable[[int, int], None] = lambda *_: None
+    model: nn.Module,
+    targets: Sequence[Target],
+    windows: CalibrationWindows,
+    *,
+    arithmetic: Arithmetic = "float32",
+    done: Callable[[int, int], None] = lambda *_: None,
 ) -> Importance:
     """Importance of the inputs of `targets` in `model`, which stays as it is: all weights see what the original model computes.
 
@@ -151,6 +157,7 @@ def gather_importance(
         model: a transformers model with one list of layers, in main memory.
         targets: linear layers and experts, with any scheme that has ``+imp``.
         windows: tokens to run.
+        arithmetic: in which the model runs.
         done: called with (layers done, layers).
 
     Raises:
@@ -171,7 +178,7 @@ def gather_importance(
             means[target.name] = values if target.kind == "experts" else values[0]
             rows[target.name] = np.array([one.rows for one in moments], np.int64)
 
-    with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
+    with LayerWalk(model, torch.from_numpy(windows.ids), arithmetic) as walk:
         walk.start()
         for index in range(len(walk.layers)):
             walk.open(index)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kbit.calibrate.gram import add_gram, mirror
 from kbit.tensor.rotation import rotate_moments, rotate_rows
 
 __all__ = ["InputMoments"]
@@ -29,14 +30,20 @@ class InputMoments:
         self._averaged = False
 
     def add(self, inputs: torch.Tensor) -> None:
-        """Take the rows of `inputs` [..., cols] in."""
+        """Take the rows of `inputs` [..., cols] in, as a layer multiplies them: under autocast rounded to its dtype."""
         assert not self._averaged, "the mean was taken already"
-        x = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        self.rows += len(x)
-        self._total += x.sum(0)
+        rows = inputs.detach().reshape(-1, inputs.shape[-1])
+        rows = rows.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else rows.float()
+        with torch.autocast("cpu", enabled=False):
+            self._add(rows)
+
+    def _add(self, rows: torch.Tensor) -> None:
+        self.rows += len(rows)
+        self._total += rows.sum(0, dtype=torch.float32)
         if self.full:
-            self._sum.addmm_(x.T, x)
+            add_gram(self._sum, rows)
         else:
+            x = rows.float()
             self._sum += (torch.from_numpy(rotate_rows(x.numpy())) if self._rotated else x).square().sum(0)
 
     @property
@@ -74,6 +81,8 @@ class InputMoments:
 
     def _mean(self) -> NDArray[np.float32]:
         if not self._averaged:  # in place: of experts there may be more than memory holds twice
+            if self.full:
+                mirror(self._sum)
             self._sum /= max(self.rows, 1)
             self._averaged = True
         mean: NDArray[np.float32] = self._sum.numpy()

@@ -4,7 +4,7 @@
     layer 0, 1, …    run it on the hidden states and gather its inputs → encode its weights → put their decoded values in → run it again
     the head         by its inputs from the encoded layers
 
-Weights stay those of the model until their layer's inputs are gathered; after that the model holds decoded values, in float32 arithmetic.
+Weights stay those of the model until their layer's inputs are gathered; after that the model holds decoded values, in float32.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kbit.calibrate.arithmetic import Arithmetic
 from kbit.calibrate.awq import Scaling, fold_layer
 from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.moments import InputMoments
@@ -119,6 +120,7 @@ def encode_sequentially(
     report: CalibrationReport | None = None,
     known: Known = lambda name: None,
     room: Room | None = None,
+    arithmetic: Arithmetic = "float32",
     threads: int = 0,
 ) -> Iterator[tuple[Target, QuantizedTensor]]:
     """Encode `targets` of `model`, in the order of its layers; the model's weights become the decoded ones on the way.
@@ -130,6 +132,7 @@ def encode_sequentially(
         report: takes up what was reached.
         known: name → what an earlier run encoded it to, or None; it is yielded as it is.
         room: where Hessians are gathered; None for main memory.
+        arithmetic: in which the model runs.
         threads: threads of the native encoder; the result does not depend on it.
 
     Raises:
@@ -141,7 +144,7 @@ def encode_sequentially(
     _check_vocabulary(model, windows)
     folds = find_folds(model) if any("awq" in target.scheme.methods for target in targets) else []
     work = _Sequence(model, known, report or CalibrationReport.of(windows), threads, room)
-    with LayerWalk(model, torch.from_numpy(windows.ids)) as walk:
+    with LayerWalk(model, torch.from_numpy(windows.ids), arithmetic) as walk:
         layers = [[target for target in targets if target.name.startswith(f"{walk.name}.{index}.")] for index in range(len(walk.layers))]
         inside = {target.name for layer in layers for target in layer}
         outside = [target for target in targets if target.name not in inside]

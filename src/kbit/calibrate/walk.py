@@ -2,8 +2,9 @@
 
 The longest list of alike modules is the layers. While `LayerWalk` is at work each of them is a stand-in: `start` runs the model once with
 stand-ins that pass the hidden states through, which yields what goes into the first layer and every other argument (masks, positions)
-that each layer gets; `run` calls a true layer with them; `finish` runs what comes after the last layer. Arithmetic is float32: a layer is
-widened when its turn comes, and what lies outside of the layers at once.
+that each layer gets; `run` calls a true layer with them; `finish` runs what comes after the last layer. A layer is widened to float32 when
+its turn comes, and what lies outside of the layers at once. Arithmetic is float32; in bfloat16 (`kbit.calibrate.arithmetic`) `run` and
+`finish` round the factors of matrix products, and hidden states stay float32.
 
 Memory beside the model: hidden states of all windows in float32, one layer and everything outside of the layers widened to float32.
 """
@@ -15,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from kbit.calibrate.arithmetic import Arithmetic
 from kbit.core.errors import ModelError
 
 __all__ = ["LayerWalk", "find_layers"]
@@ -46,14 +48,15 @@ class _Reached(Exception):  # noqa: N818 (no error: it ends a run early)
 
 
 class LayerWalk:
-    """Walks through the layers of `model` with the windows `ids` [windows, context]; use as a context manager.
+    """Walks through the layers of `model` with the windows `ids` [windows, context], in `arithmetic`; use as a context manager.
 
     Attributes:
         name: dotted name of the list of layers.
         layers: the layers themselves.
     """
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor) -> None:
+    def __init__(self, model: nn.Module, ids: torch.Tensor, arithmetic: Arithmetic = "float32") -> None:
+        self._rounds = arithmetic == "bfloat16"
         self.name, listed = find_layers(model)
         self.layers = list(listed)
         self._model, self._list = model, listed
@@ -105,10 +108,11 @@ class LayerWalk:
     def run(self, index: int, *, keep: bool) -> None:
         """Call layer `index` with all hidden states; with `keep` its outputs become the hidden states."""
         layer = self.layers[index]
-        for number, states in enumerate(self._states):
-            out = self._call_layer(layer, index, states)
-            if keep:
-                self._states[number] = out
+        with self._arithmetic():
+            for number, states in enumerate(self._states):
+                out = self._call_layer(layer, index, states)
+                if keep:
+                    self._states[number] = out.float()
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -119,7 +123,7 @@ class LayerWalk:
         def replay(index: int, states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
             return current[-1] if index == len(self.layers) - 1 else states
 
-        with self._stand_ins(replay):
+        with self._stand_ins(replay), self._arithmetic():
             for batch in self._batches:
                 current.append(next(waiting))
                 self._call_model(batch)
@@ -150,6 +154,9 @@ class LayerWalk:
         if index == len(self.layers) - 1:
             raise _Reached  # what comes after the layers is of no interest yet
         return states
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._rounds)
 
     def _call_layer(self, layer: nn.Module, index: int, states: torch.Tensor) -> torch.Tensor:
         args, kwargs = self._arguments[index, len(states)]

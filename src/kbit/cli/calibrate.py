@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kbit.cli.options import Debug, Json, Overwrite
+from kbit.cli.options import CalibrationArithmetic, Debug, Json, Overwrite
 from kbit.cli.output import Output, verb
 from kbit.cli.plan_options import calibration_of
 
@@ -24,6 +24,7 @@ def calibrate(
         ),
     ],
     calibration_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="About so many tokens of it are used.")] = 131_072,
+    calibration_arithmetic: CalibrationArithmetic = "auto",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which stretches of the calibration text are used.")] = 0,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -36,7 +37,9 @@ def calibrate(
     from kbit.model.importance import calibrate_folder
 
     output = Output(json)
-    found = calibrate_folder(model, output_file, calibration_of(calibration, calibration_tokens, seed), overwrite=overwrite, progress=True)
+    text = calibration_of(calibration, calibration_tokens, seed)
+    options = {"arithmetic": calibration_arithmetic, "overwrite": overwrite, "progress": True}
+    found = calibrate_folder(model, output_file, text, **options)  # type: ignore[arg-type]  # a wrong choice is refused there
     stacks = {name: rows.tolist() for name, rows in found.rows.items() if len(rows) > 1}
     unseen = [name for name, rows in found.rows.items() if not rows.all()]
     output.say(f"calibration       {found.tokens:,} tokens, {len(found.means)} weights")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Bits", "Context", "Debug", "Json", "Limit", "Mode", "Overwrite", "Stride", "Texts", "Threads"]
+__all__ = ["Bits", "CalibrationArithmetic", "Context", "Debug", "Json", "Limit", "Mode", "Overwrite", "Stride", "Texts", "Threads"]
 
 Bits = Annotated[int | None, typer.Option("--k", metavar="K", help="Of a model of nested codes or cascades, run the first K bits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout; progress goes to stderr.")]
@@ -13,6 +13,14 @@ Threads = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads of the kernels; 0 takes every core this process may use.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the destination.")]
+CalibrationArithmetic = Annotated[
+    str,
+    typer.Option(
+        "--calibration-arithmetic",
+        metavar="auto|float32|bfloat16",
+        help="What it is run in; auto is bfloat16 for large layers on a processor with matrix tiles for it.",
+    ),
+]
 Texts = Annotated[list[str] | None, typer.Option("--text", metavar="FILE", help="Evaluation text, UTF-8; may be given again.")]
 Context = Annotated[int, typer.Option("--context", metavar="N", min=0, help="Tokens a window; 0 takes what the model allows, up to 2048.")]
 Stride = Annotated[int, typer.Option("--stride", metavar="N", min=0, help="Tokens between windows; 0 means no overlap.")]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kbit.cli.options import Debug, Json, Overwrite, Threads
+from kbit.cli.options import CalibrationArithmetic, Debug, Json, Overwrite, Threads
 from kbit.cli.output import Output, verb
 from kbit.cli.plan_options import byte_count, calibration_of, make_plan, rules_of
 from kbit.cli.targets import Run, Target, one_way, read_plan, step_ms
@@ -64,6 +64,7 @@ def quantize(
         str | None,
         typer.Option(metavar="SIZE", help="Memory for Hessians; what goes over it lies in files beside the output. No limit by default."),
     ] = None,
+    calibration_arithmetic: CalibrationArithmetic = "auto",
     importance: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead of a calibration, for +imp: a file of kbit calibrate, or llama.cpp's imatrix."),
@@ -116,6 +117,7 @@ def quantize(
     text = calibration_of(calibration or [], calibration_tokens, seed)
     options = {"resume": resume, "overwrite": overwrite, "max_shard_bytes": shard_bytes, "threads": threads, "importance": importance}
     options["fold"] = fold
+    options["calibration_arithmetic"] = calibration_arithmetic
     options["calibration_memory_bytes"] = None if calibration_memory is None else byte_count(calibration_memory)
     output, run = Output(json), Run(Path(model), Path(output_folder), text, check, law, options)
     if plan_file is not None:

@@ -143,6 +143,7 @@ class Run:
             rules=rules,
             skip=skip,
             calibration=self._calibration,
+            arithmetic=self._options["calibration_arithmetic"],
             method=target.method,  # type: ignore[arg-type]
             max_shard_bytes=self._options["max_shard_bytes"],
             threads=self._options["threads"],

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped
 from kbit.encoders.holes import Holes, round_column
+from kbit.encoders.scale_equations import ROWS_AT_ONCE, scale_equations
 
 __all__ = ["Chosen", "refine", "sweep_codes", "take_scales"]
 
@@ -36,8 +37,6 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _BLOCK = 64
-#: rows whose systems of scales are solved at once
-_ROWS_AT_ONCE = 256
 _RIDGE = 1e-7
 #: rows of a matrix that teach the levels, at even distances
 _LEVEL_ROWS = 512
@@ -118,16 +117,10 @@ def refine(matrices: Sequence[Chosen], levels: Float32, *, fit_levels: bool, rou
 
 
 def _fit_scales(matrix: Chosen, levels: Float32) -> None:
-    hessian, starts = matrix.hessian, np.arange(0, matrix.weights.shape[1], matrix.group_size)
-    for begin in range(0, len(matrix.weights), _ROWS_AT_ONCE):
-        rows = slice(begin, begin + _ROWS_AT_ONCE)
-        unit = matrix.units(rows, levels)
-        linear = np.add.reduceat((matrix.aims(rows) @ hessian) * unit, starts, axis=1, dtype=np.float64)
-        square = np.empty((len(unit), len(starts), len(starts)))
-        for index, start in enumerate(starts):
-            part = slice(start, start + matrix.group_size)
-            square[:, index] = np.add.reduceat((unit[:, part] @ hessian[part]) * unit, starts, axis=1, dtype=np.float64)
-        square = (square + square.transpose(0, 2, 1)) / 2
+    hessian = matrix.hessian
+    for begin in range(0, len(matrix.weights), ROWS_AT_ONCE):
+        rows = slice(begin, begin + ROWS_AT_ONCE)
+        linear, square = scale_equations(matrix.units(rows, levels), matrix.aims(rows), hessian, matrix.group_size)
         take_scales(matrix.scales, rows, linear, square)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kbit.core.scheme import Scheme
-from kbit.encoders.hessian import damped_factor
+from kbit.encoders.hessian import damped, damped_factor
+from kbit.encoders.scale_equations import ROWS_AT_ONCE, scale_equations
 from kbit.native import trellis as native
 from kbit.native.encoding import EncodedMatrix
 from kbit.tensor.blocks import BlockLayout, tiles_of_rows
@@ -32,9 +33,53 @@ Float32 = npt.NDArray[np.float32]
 #: columns of a block, and columns beyond it that its paths look at
 BLOCK = 256
 LOOK_AHEAD = 16
-#: floats of the largest array of a fit of scales, and what is added to its diagonal in parts of the mean
-_ELEMENTS_AT_ONCE = 1 << 21
+#: what is added to the diagonal of a fit of scales, in parts of the mean
 _RIDGE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """Scales to try for a group, in parts of the one that gives the levels the spread of its weights; and refits of the best."""
+
+    parts: tuple[float, ...]
+    refits: int = 0
+
+
+#: where what can be made up for is less than this part of the inputs' energy, scales are those of the weights as they are
+_LEAST_SHARED = 0.1
+
+
+def _free_trials(bits: int) -> _Trials:
+    """Scales to try for weights as they are: levels of many bits lie dense, and lose most by the weights beyond them."""
+    match bits:
+        case 1 | 2:
+            return _Trials((1.0, 0.86, 0.93, 1.08, 1.17), 2)
+        case 3:
+            return _Trials((1.0, 0.9, 1.1, 1.2, 1.3), 2)
+        case _:
+            return _Trials((1.0, 1.15, 1.3, 1.45), 2)
+
+
+def _compensated_trials(bits: int, factor: Float32) -> _Trials:
+    """Scales to try where errors are made up for: targets spread wider than the weights, the more so the coarser the code and the more the
+    inputs have in common. (Losses under the Hessians of quill-4.5m, 1 to 4 bits; `benchmarks/trellis_scales.py`.)
+
+    Args:
+        bits: of the trellis.
+        factor: R of the Hessian of mean diagonal 1.
+    """
+    alone = float(np.square(np.diagonal(factor), dtype=np.float64).mean())  # part of the energy that other inputs do not tell
+    if alone > 1 - _LEAST_SHARED:
+        return _free_trials(bits)
+    match bits:
+        case 1:
+            return _Trials((1.65 - 0.9 * alone,))
+        case 2:
+            return _Trials((1.42 - 0.5 * alone,))
+        case 3:
+            return _Trials((1.1, 1.25, 1.4))
+        case _:
+            return _Trials((1.12, 1.25, 1.38, 1.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +91,14 @@ class _Recipe:
     super_scale: float
     threads: int
 
-    def scales(self, weights: Float32, group_size: int, importance: Float32 | None) -> Float32:
+    def scales(self, weights: Float32, group_size: int, importance: Float32 | None, trials: "_Trials") -> Float32:
         """Searched scales as they are stored, [rows, groups]."""
         _, value = native.scales(
             self.code,
             weights,
             group_size,
+            trials.parts,
+            trials.refits,
             importance=importance,
             scale_dtype=self.scale_dtype,
             super_scale=self.super_scale,
@@ -81,7 +128,7 @@ def encode_trellis(
     """
     recipe = _Recipe(native.TrellisCode(scheme.bits, levels), scheme.scale_dtype, super_scale, threads)
     group_size = BlockLayout.of(scheme, *weights.shape).group_size
-    value = recipe.scales(weights, group_size, importance)
+    value = recipe.scales(weights, group_size, importance, _free_trials(scheme.bits))
     steps = native.path(recipe.code, weights, group_size, value, importance=importance, threads=threads)
     scale, _ = recipe.stored(value)
     return EncodedMatrix(pack_steps(steps, scheme.bits), scale, None, None)
@@ -117,17 +164,20 @@ def compensate_trellis(
     """
     recipe = _Recipe(native.TrellisCode(scheme.bits, levels), scheme.scale_dtype, super_scale, threads)
     factor, layout = damped_factor(hessian, name, damping=damping).astype(np.float32), BlockLayout.of(scheme, *weights.shape)
-    steps, value = _Compensated(weights, factor, recipe, layout, importance).run()
+    steps, value = _Compensated(weights, factor, recipe, layout, importance, _compensated_trials(scheme.bits, factor)).run()
     lines = pack_steps(steps, scheme.bits)
     chosen = levels[unpack_indices(lines, layout.rows, layout.cols, scheme.bits)]
-    scale, _ = recipe.stored(_refitted(weights, chosen, value, factor, layout))
+    scale, _ = recipe.stored(_refitted(weights, chosen, value, damped(hessian, damping=damping), layout.group_size))
     return EncodedMatrix(lines, scale, None, None)
 
 
 class _Compensated:
     """One matrix at work, block by block."""
 
-    def __init__(self, weights: Float32, factor: Float32, recipe: _Recipe, layout: BlockLayout, importance: Float32 | None) -> None:
+    def __init__(
+        self, weights: Float32, factor: Float32, recipe: _Recipe, layout: BlockLayout, importance: Float32 | None, trials: "_Trials"
+    ) -> None:
+        self.trials = trials
         self.weights, self.factor, self.recipe, self.layout, self.importance = weights, factor, recipe, layout, importance
         self.value = _spread(weights, layout) / np.sqrt(np.mean(recipe.code.levels**2))  # where a block looks ahead of what is decided
         self.error = np.zeros_like(weights)
@@ -152,7 +202,7 @@ class _Compensated:
         current = np.ascontiguousarray(self.weights[:, begin:end] + aim.astype(np.float32))
         size = self.layout.group_size
         importance = None if self.importance is None else np.ascontiguousarray(self.importance[begin:end])
-        self.value[:, begin // size : -(-end // size)] = self.recipe.scales(current, min(size, end - begin), importance)
+        self.value[:, begin // size : -(-end // size)] = self.recipe.scales(current, min(size, end - begin), importance, self.trials)
 
     def _walk(self, start: int, stop: int) -> None:
         end = min(stop + LOOK_AHEAD, self.layout.cols)
@@ -181,24 +231,15 @@ def _spread(weights: Float32, layout: BlockLayout) -> Float32:
     return np.sqrt(squares / np.diff(begins, append=layout.cols)).astype(np.float32)
 
 
-def _refitted(weights: Float32, chosen: Float32, value: Float32, factor: Float32, layout: BlockLayout) -> Float32:
-    """Scales [rows, groups] with the least loss for the levels `chosen` [rows, cols], some rows at a time."""
-    step = max(_ELEMENTS_AT_ONCE // (layout.groups * layout.cols), 1)
-    found = [
-        _refitted_rows(weights[begin : begin + step], chosen[begin : begin + step], value[begin : begin + step], factor, layout.group_size)
-        for begin in range(0, layout.rows, step)
-    ]
-    return np.concatenate(found)
-
-
-def _refitted_rows(weights: Float32, chosen: Float32, value: Float32, factor: Float32, size: int) -> Float32:
-    cols, groups = weights.shape[1], value.shape[1]
-    bounds = [(begin, min(begin + size, cols)) for begin in range(0, cols, size)]
-    parts = np.stack([chosen[:, begin:end] @ factor[begin:end] for begin, end in bounds], axis=1)  # [rows, groups, cols]
-    missed = weights @ factor - (value[:, None] @ parts)[:, 0]
-    square = (parts @ parts.transpose(0, 2, 1)).astype(np.float64)
-    product = (parts @ missed[:, :, None]).astype(np.float64)
-    trace = np.maximum(np.trace(square, axis1=1, axis2=2), np.finfo(np.float32).tiny)
-    square += (_RIDGE / groups * trace)[:, None, None] * np.eye(groups)
-    found = value + np.linalg.solve(square, product)[:, :, 0]
-    return np.where((value > 0) & (found > 0), found, value).astype(np.float32)
+def _refitted(weights: Float32, chosen: Float32, value: Float32, hessian: Float32, group_size: int) -> Float32:
+    """Scales [rows, groups] with the least loss for the levels `chosen` [rows, cols]."""
+    found = np.empty_like(value)
+    group = np.arange(weights.shape[1]) // group_size
+    for begin in range(0, len(weights), ROWS_AT_ONCE):
+        rows = slice(begin, begin + ROWS_AT_ONCE)
+        missed = weights[rows] - value[rows][:, group] * chosen[rows]
+        linear, square = scale_equations(chosen[rows], missed, hessian, group_size)
+        ridge = np.maximum(np.einsum("rgg->r", square), np.finfo(np.float32).tiny) * (_RIDGE / value.shape[1])
+        square += ridge[:, None, None] * np.eye(value.shape[1])
+        found[rows] = value[rows] + np.linalg.solve(square, linear[:, :, None])[:, :, 0]
+    return np.where((value > 0) & (found > 0), found, value)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from kbit.calibrate.arithmetic import Arithmetic, choose_arithmetic, layer_parameters
 from kbit.calibrate.chat import ChatTemplate
 from kbit.calibrate.generated import GeneratedText, first_token
 from kbit.calibrate.room import Room
@@ -30,7 +31,7 @@ from kbit.store.folder import StoredModel
 from kbit.store.model_writer import ModelWriter
 from kbit.store.tokenizer import load_tokenizer
 
-__all__ = ["CalibratedModel", "Calibration", "as_windows", "needs_calibration"]
+__all__ = ["CalibratedModel", "Calibration", "arithmetic_for", "as_windows", "needs_calibration"]
 
 Calibration = CalibrationText | CalibrationWindows | GeneratedText | str | Path
 
@@ -47,6 +48,15 @@ def needs_calibration(plan: Plan, recipe: Recipe) -> bool:
     for name, unit in recipe.packed.items():
         check_methods([_as_target(name, unit)])
     return any(needs_inputs(unit.scheme.methods) for unit in recipe.packed.values())
+
+
+def arithmetic_for(choice: str, recipe: Recipe) -> Arithmetic:
+    """What a model of these weights is run in.
+
+    Raises:
+        SchemeError: an unknown choice.
+    """
+    return choose_arithmetic(choice, layer_parameters({name: unit.shape for name, unit in recipe.packed.items()}))
 
 
 def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan, *, progress: bool | None = False) -> CalibrationWindows:
@@ -83,8 +93,10 @@ class CalibratedModel:
         estimate_bytes: memory beside the model that will be needed.
     """
 
-    def __init__(self, stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows, room: Room) -> None:
-        """Load the model; `room` is where Hessians will be gathered.
+    def __init__(
+        self, stored: StoredModel, recipe: Recipe, plan: Plan, windows: CalibrationWindows, room: Room, arithmetic: Arithmetic
+    ) -> None:
+        """Load the model; `room` is where Hessians will be gathered, `arithmetic` what it will run in.
 
         Raises:
             ModelError: transformers does not know it, or its layers are not those of the recipe.
@@ -92,7 +104,7 @@ class CalibratedModel:
         dtypes = {unit.origin.dtype for unit in recipe.packed.values()}
         dtype = _DTYPES.get(next(iter(dtypes)), torch.float32) if len(dtypes) == 1 else torch.float32
         self._model, self._windows = load_ordinary(stored.path, dtype=dtype), windows
-        self._room = room
+        self._room, self._arithmetic = room, arithmetic
         found, _ = find_targets(self._model, plan.scheme_for)
         self._targets = [
             replace(target, scheme=recipe.packed[target.name].scheme) for target in found if target.name in recipe.packed
@@ -111,7 +123,14 @@ class CalibratedModel:
             return
         known = lambda name: None if name in pending else writer.quantized(name)  # noqa: E731
         found = encode_sequentially(
-            self._model, self._targets, self._windows, report=self.report, known=known, room=self._room, threads=threads
+            self._model,
+            self._targets,
+            self._windows,
+            report=self.report,
+            known=known,
+            room=self._room,
+            arithmetic=self._arithmetic,
+            threads=threads,
         )
         for target, quantized in found:
             if target.name in pending:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
 from kbit.calibrate.importance import Importance, gather_importance, read_importance
 from kbit.core.errors import ModelError, SchemeError, StorageError
 from kbit.core.methods import NEEDS_INPUTS
@@ -23,14 +24,21 @@ _PLAN = Plan.of("int8:g16+imp")
 
 
 def calibrate_folder(
-    source: str | Path, path: str | Path, calibration: Calibration | None, *, overwrite: bool = False, progress: bool | None = None
+    source: str | Path,
+    path: str | Path,
+    calibration: Calibration | None,
+    *,
+    arithmetic: ArithmeticChoice = "auto",
+    overwrite: bool = False,
+    progress: bool | None = None,
 ) -> Importance:
     """Run `calibration` through the checkpoint in `source` and write how much each input matters to `path`.
 
-    Linear layers, experts and an output head of its own are gathered; the model is loaded whole.
+    Linear layers, experts and an output head of its own are gathered; the model is loaded whole and run in `arithmetic`
+    (`kbit.calibrate.arithmetic`).
 
     Raises:
-        SchemeError: no calibration.
+        SchemeError: no calibration, or an unknown arithmetic.
         StorageError: `path` is there and `overwrite` is False, or a file cannot be read or written.
         ModelError, FormatError, ShapeError, NumericsError: as `kbit.model.quantize_folder`.
     """
@@ -43,13 +51,14 @@ def calibrate_folder(
     model = load_ordinary(Path(source), dtype=torch.float32)
     found, _ = find_targets(model, lambda name, kind: _PLAN.default)
     targets = [target for target in found if target.kind not in ("embedding", "conv2d")]
+    chosen = choose_arithmetic(arithmetic, layer_parameters({target.name: target.shape for target in targets}))
     with Progress(1, "layers", "calibrate", enabled=progress) as line:
 
         def done(layers: int, count: int) -> None:
             line.total = count
             line.advance(1, f"layer {layers} of {count}")
 
-        importance = gather_importance(model, targets, windows, done=done)
+        importance = gather_importance(model, targets, windows, arithmetic=chosen, done=done)
     importance.save(path)
     return importance
 

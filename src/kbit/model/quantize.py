@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbit.calibrate.arithmetic import ArithmeticChoice
 from kbit.calibrate.importance import Importance
 from kbit.calibrate.room import Room
 from kbit.calibrate.sequential import CalibrationReport
@@ -22,7 +23,7 @@ from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
 from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
-from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration
+from kbit.model.calibrated import CalibratedModel, Calibration, arithmetic_for, as_windows, needs_calibration
 from kbit.model.folded import fold_recipe, importance_of_folded
 from kbit.model.importance import importance_for
 from kbit.model.memory import estimate_bytes
@@ -92,6 +93,7 @@ def quantize_folder(
     plan: Plan | Scheme | str,
     *,
     calibration: Calibration | None = None,
+    calibration_arithmetic: ArithmeticChoice = "auto",
     calibration_memory_bytes: int | None = None,
     importance: Importance | str | Path | None = None,
     fold: FoldChoice = DEFAULT_FOLD,
@@ -111,6 +113,8 @@ def quantize_folder(
         plan: plan, scheme, or a scheme's text (embeddings and head then stay in 16 bits).
         calibration: text that methods such as ``+gptq`` run: a file, a `CalibrationText`, or tokens as `CalibrationWindows`. The model is
             then loaded whole and must be one of transformers with one list of layers; without such methods it is not looked at.
+        calibration_arithmetic: what the text is run in: ``float32``, ``bfloat16``, or ``auto``, which is bfloat16 for large layers on a
+            processor with matrix tiles for it.
         calibration_memory_bytes: memory that Hessians may take at a time; beyond it they lie in files beside `destination`. None: no limit.
         importance: mean squares of inputs, or a file of them (`kbit calibrate`, or llama.cpp's imatrix), by which ``+imp`` encodes without
             a text; the model then goes through tensor by tensor.
@@ -126,7 +130,7 @@ def quantize_folder(
             the name of unfinished work, `destination.partial`.
 
     Raises:
-        SchemeError: a method needs a calibration text and there is none, or a weight has no inputs to weigh.
+        SchemeError: a method needs a calibration text and there is none, or a weight has no inputs to weigh; an unknown arithmetic.
         ModelError: the source is quantized already, is the destination, or holds nothing the plan encodes.
         NumericsError: a weight is NaN or infinite; the message names tensor and index. Nothing is published.
         ResumeMismatch: unfinished work there is of another model, plan or version.
@@ -143,11 +147,14 @@ def quantize_folder(
         windows, given = _inputs(stored, recipe, plan, calibration, importance, progress)
         manifest = make_manifest(stored, recipe, plan, windows or given)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
-        binding = {"source": source_digest(stored)}
+        arithmetic = arithmetic_for(calibration_arithmetic, recipe)
+        binding = {"source": source_digest(stored)} | ({} if windows is None else {"calibration_arithmetic": arithmetic})
         with ModelWriter(
             destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
         ) as writer:
-            calibrated = None if windows is None or not any(writer.pending()) else CalibratedModel(stored, recipe, plan, windows, room)
+            calibrated = None
+            if windows is not None and any(writer.pending()):
+                calibrated = CalibratedModel(stored, recipe, plan, windows, room, arithmetic)
             estimate = estimate_bytes(recipe) + (0 if calibrated is None else calibrated.estimate_bytes)
             _encode_all(stored, recipe, writer, threads, progress, estimate, calibrated, given)
             config = stored.config | {"quantization_config": quantization_config(plan)}

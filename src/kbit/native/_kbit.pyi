@@ -193,6 +193,8 @@ def trellis_scales(
     rows: int,
     cols: int,
     group_size: int,
+    parts: NDArray[np.float32],
+    refits: int,
     scale_kind: int,
     super_scale: float,
     stored: NDArray[np.uint16],

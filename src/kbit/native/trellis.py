@@ -1,5 +1,6 @@
 """The trellis encoder in native code: shapes and dtypes are checked here, before pointers are taken (csrc/include/kbit/trellis.h)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ def scales(
     code: TrellisCode,
     weights: Floats,
     group_size: int,
+    parts: Sequence[float],
+    refits: int,
     *,
     importance: Floats | None = None,
     scale_dtype: str = "fp16",
@@ -50,6 +53,8 @@ def scales(
         code: the trellis.
         weights: float32 [rows, cols].
         group_size: columns that share a scale, 1…cols.
+        parts: scales to try, in parts of the one that gives the levels the spread of the weights.
+        refits: how often, at most, the best of them is fitted to its path.
         importance: weights of the squared error, float32 [cols] or [rows, cols].
         scale_dtype: ``fp16`` or ``e4m3``.
         super_scale: what e4m3 scales are multiples of.
@@ -62,10 +67,12 @@ def scales(
     flat, stride = _importance(importance, rows, cols)
     stored = np.empty((rows, -(-cols // group_size)), np.uint16)
     value = np.empty(stored.shape, np.float32)
-    kind = SCALE_KINDS[scale_dtype]
+    kind, tried = SCALE_KINDS[scale_dtype], np.asarray(parts, np.float32)
+    if tried.ndim != 1 or not tried.size or not (tried > 0).all():
+        raise ShapeError(f"expected at least one scale to try, all above 0, got {list(parts)}")
     _kbit.trellis_scales(
-        code.bits, code.levels, weights.reshape(-1), flat, stride, rows, cols, group_size, kind, super_scale, stored.reshape(-1),
-        value.reshape(-1), threads,
+        code.bits, code.levels, weights.reshape(-1), flat, stride, rows, cols, group_size, tried, refits, kind, super_scale,
+        stored.reshape(-1), value.reshape(-1), threads,
     )  # fmt: skip
     return stored, value
 
