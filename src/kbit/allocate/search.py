@@ -1,7 +1,7 @@
 """`find_sensitivity`: the loss of each weight under each scheme, measured or predicted, kept in a journal as it is found.
 
     measured    every candidate is encoded as it would be, and the rest of the model runs on a few windows with it in place
-    predicted   the loss of one candidate is measured; the others are taken in proportion to their error under the second moments H of the
+    predicted   the loss of one encoding is measured; those of candidates are in proportion to their error under the second moments H of the
                 inputs, tr(ΔW H ΔWᵀ), on some rows of the weight. The rows are encoded without compensation (its work is cubic in the
                 width); what the methods gain is taken from one weight of the model that is encoded both ways, and what GPTQ gains more or
                 less on others from how much their inputs have in common
@@ -47,8 +47,8 @@ SCORED_WINDOWS: dict[Method, int] = {"measured": 4, "predicted": 2}
 SEEN_WINDOWS: dict[Method, int] = {"measured": 64, "predicted": 32}
 #: rows of a matrix that stand for all in a prediction
 SAMPLED_ROWS = 512
-#: bits of the candidate whose loss is measured for a prediction: lossy enough to be seen, not so lossy that it is no small error
-_PROBE_BITS = 3
+#: what is measured for a prediction: lossy enough to be seen, not so lossy that it is no small error, and quickly encoded
+_PROBE = Scheme.parse("nf3:g64")
 
 Try = Callable[[Seen, Scheme], Loss]
 
@@ -123,7 +123,7 @@ def fill_unreached(losses: dict[str, dict[Scheme, Loss]]) -> dict[str, dict[Sche
     }
 
 
-_SAMPLING = digest_json([list(SCORED_WINDOWS.items()), list(SEEN_WINDOWS.items()), SAMPLED_ROWS, _PROBE_BITS])
+_SAMPLING = digest_json([list(SCORED_WINDOWS.items()), list(SEEN_WINDOWS.items()), SAMPLED_ROWS, _PROBE.text])
 
 
 def _work(
@@ -186,7 +186,7 @@ class _Measurer:
 
 
 class _Predictor:
-    """Measures one candidate of each weight, and derives the others from their errors."""
+    """Measures one encoding of each weight, and derives all candidates from their errors."""
 
     def __init__(self, meter: Meter, threads: int) -> None:
         self._meter, self._threads = meter, threads
@@ -201,9 +201,8 @@ class _Predictor:
         return Loss(self._factors[seen.unit.name] * error, error)
 
     def _factor(self, seen: Seen) -> float:
-        """Loss of the model for the error of this weight, by one candidate."""
-        probe = min((one for one in seen.unit.schemes if not one.is_none), key=lambda one: (abs(one.bits - _PROBE_BITS), one.text))
-        values = encode_plainly(seen, probe, slice(None), self._threads)
+        """Loss of the model for the error of this weight, by one encoding of it."""
+        values = encode_plainly(seen, _PROBE, slice(None), self._threads)
         error = seen.error(values - seen.weights)
         return self._meter.divergence(seen.target, values.reshape(seen.target.shape)) / error if error else 0.0
 
