@@ -7,6 +7,7 @@ import pytest
 
 from kbit.core.errors import DTypeError, NumericsError, SchemeError, ShapeError
 from kbit.core.scheme import Scheme
+from kbit.encoders import trellis_gptq
 from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.hessian import damped_factor
 from kbit.encoders.nearest import encode
@@ -17,6 +18,7 @@ from kbit.tensor.trellis import MULTIPLIERS, pack_steps, state_bits, unpack_indi
 
 Array = np.ndarray
 BITS = (1, 2, 3, 4)
+STATE_BITS = 10
 
 
 def levels_of(bits: int) -> Array:
@@ -130,6 +132,59 @@ def test_scales_follow_importance() -> None:
         return float((importance * (weights - decoded) ** 2).sum())
 
     assert loss(weighed.dequantize()) < 0.8 * loss(plain.dequantize())
+
+
+def least_error(code: native.TrellisCode, weights: Array, scale: float) -> float:
+    """Of all paths of one group from any state, by the Viterbi algorithm once more."""
+    states = np.arange(1 << STATE_BITS)
+    levels = scale * code.levels[((states * MULTIPLIERS[code.bits]) & 0xFFFF) >> 8 & 63]
+    before = (states >> code.bits)[:, None] | np.arange(1 << code.bits) << (STATE_BITS - code.bits)
+    cost = np.zeros(states.size)
+    for weight in weights:
+        cost = cost[before].min(1) + np.square(weight - levels)
+    return float(cost.min())
+
+
+def test_of_the_scales_tried_the_best_is_taken() -> None:
+    weights, code, parts = normal(1, 3, 70), code_of(3), (0.7, 1.0, 1.3, 1.9)
+    alone = np.stack([native.scales(code, weights, 32, (part,), 0)[1] for part in parts])
+    np.testing.assert_allclose(alone / alone[1], np.broadcast_to(np.array(parts)[:, None, None], alone.shape), rtol=2e-3)  # of fp16
+    found = native.scales(code, weights, 32, parts, 0)[1]
+    fitted = native.scales(code, weights, 32, parts, 2)[1]
+    assert found.shape == (3, 3)
+    for row, group in np.ndindex(*found.shape):
+        columns = weights[row, 32 * group : 32 * group + 32]
+        errors = [least_error(code, columns, scale) for scale in alone[:, row, group]]
+        assert found[row, group] == alone[np.argmin(errors), row, group]
+        assert least_error(code, columns, fitted[row, group]) <= min(errors) * (1 + 1e-6)
+    assert (fitted != found).any()
+    for bad in ((), (1.0, 0.0), (float("nan"),)):
+        with pytest.raises(ShapeError, match="scale to try"):
+            native.scales(code, weights, 32, bad, 0)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("inputs", ["mixed", "neighbours", "alike"])
+def test_a_few_rows_tell_which_scales_to_try(bits: int, inputs: str) -> None:
+    """What is taken for a matrix loses hardly more than the best way for all its rows."""
+    weights = normal(2, 80, 256)
+    distance = np.abs(np.subtract.outer(np.arange(256), np.arange(256)))
+    hessian = {"mixed": hessian_of(256, 5), "neighbours": 0.95**distance, "alike": np.where(distance == 0, 1.0, 0.9)}[inputs].astype(
+        np.float32
+    )
+
+    def loss() -> float:
+        error = (encode_gptq(weights, Scheme.parse(f"trellis{bits}:g64+gptq"), hessian).dequantize() - weights).astype(np.float64)
+        return float(np.einsum("ri,ij,rj->", error, hessian.astype(np.float64), error))
+
+    found, ways = loss(), trellis_gptq._ways(bits)
+    alone = []
+    for way in ways:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trellis_gptq, "_ways", lambda bits, way=way: (way,))
+            alone.append(loss())
+    assert found <= 1.02 * min(alone)
+    assert found < max(alone)
 
 
 def test_zeros_stay_zeros() -> None:

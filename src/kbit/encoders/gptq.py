@@ -33,7 +33,7 @@ from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import Weights, as_float32, as_weights, finite_float32, given_weights
 from kbit.encoders.nearest import NearestEncoder, encode
 from kbit.encoders.refine import Chosen, refine
-from kbit.encoders.trellis import compensate_trellis
+from kbit.encoders.trellis_gptq import compensate_trellis
 from kbit.encoders.vector_gptq import encode_vector_matrix
 from kbit.tensor.blocks import BlockLayout, logical_shape
 from kbit.tensor.packing import pack
@@ -175,7 +175,7 @@ def encode_free(
 
 
 def _encode_trellis(array: Array, scheme: Scheme, hessians: Sequence[Array], diagonals: Float32, effort: Effort) -> list[QuantizedTensor]:
-    """The same for a trellis, whose paths are found by `kbit.encoders.trellis`."""
+    """The same for a trellis, whose paths are found by `kbit.encoders.trellis_gptq`."""
     shape = array.shape[1:] if len(array) == 1 else array.shape
     encoder = NearestEncoder(shape, replace(scheme, methods=()), name=effort.name, threads=effort.threads)
     for matrix, weights in enumerate(array):  # refuses NaN and Inf, and finds the super-scales of e4m3
