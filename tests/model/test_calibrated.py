@@ -11,7 +11,7 @@ from torch import nn
 
 import kbit
 from kbit.calibrate import CalibrationText, CalibrationWindows
-from kbit.core.errors import ModelError, SchemeError
+from kbit.core.errors import ModelError, ResumeMismatch, SchemeError
 from kbit.core.scheme import Plan, Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
@@ -101,6 +101,31 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(
     assert arrays(tmp_path / "out") == arrays(tmp_path / "whole")
 
 
+def test_a_run_goes_on_in_the_arithmetic_it_began_in(
+    checkpoint: Checkpoint, windows: CalibrationWindows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, put = checkpoint("llama"), ModelWriter.put_quantized
+
+    def stop_at_the_last(self: ModelWriter, module: str, tensor: object) -> None:
+        if "layers.1.mlp.down_proj" in module:
+            raise KeyboardInterrupt
+        put(self, module, tensor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelWriter, "put_quantized", stop_at_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            quantize_folder(source, tmp_path / "out", GPTQ, calibration=windows, calibration_arithmetic="bfloat16", progress=False)
+    with pytest.raises(ResumeMismatch):
+        quantize_folder(source, tmp_path / "out", GPTQ, calibration=windows, progress=False)
+    quantize_folder(source, tmp_path / "out", GPTQ, calibration=windows, calibration_arithmetic="bfloat16", progress=False)
+    model = kbit.encode(source, GPTQ, calibration=windows, calibration_arithmetic="bfloat16", progress=False)
+    assert isinstance(model, nn.Module)
+    kbit.save(model, tmp_path / "module")
+    assert arrays(tmp_path / "out") == arrays(tmp_path / "module")
+    quantize_folder(source, tmp_path / "exact", GPTQ, calibration=windows, progress=False)
+    assert arrays(tmp_path / "out") != arrays(tmp_path / "exact")
+
+
 def test_texts_and_tokenizers_of_folders(checkpoint: Checkpoint, tmp_path: Path) -> None:
     book = tmp_path / "book.txt"
     book.write_text(" ".join(f"w{i * 7 % VOCABULARY}" for i in range(400)))
@@ -131,6 +156,9 @@ def test_what_is_missing_is_said_before_any_work(checkpoint: Checkpoint, tmp_pat
         kbit.encode(source, GPTQ, progress=False)
     with pytest.raises(SchemeError, match="embed_tokens: methods weigh the inputs of linear layers"):
         quantize_folder(source, tmp_path / "out", Plan(Scheme.parse("int4:g32"), embedding=Scheme.parse(GPTQ)), progress=False)
+    tokens = CalibrationWindows(np.ones((1, 4), int))
+    with pytest.raises(SchemeError, match="unknown arithmetic 'float16' for the calibration"):
+        quantize_folder(source, tmp_path / "out", GPTQ, calibration=tokens, calibration_arithmetic="float16", progress=False)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
     model = nn.Sequential(nn.Linear(32, 32))
     with pytest.raises(SchemeError, match=message):

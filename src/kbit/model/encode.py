@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kbit.calibrate import CALIBRATION_ATTRIBUTE
+from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
 from kbit.calibrate.sequential import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
@@ -42,6 +43,7 @@ def encode(
     *,
     output: str | Path | None = None,
     calibration: Calibration | None = None,
+    calibration_arithmetic: ArithmeticChoice = "auto",
     mode: Mode = "fast",
     fold: FoldChoice = DEFAULT_FOLD,
     threads: int = 0,
@@ -56,6 +58,7 @@ def encode(
         output: folder to write, for a path: the model then goes from disk to disk, tensor by tensor, and never through memory whole.
         calibration: what methods such as ``+gptq`` run: tokens (`CalibrationWindows`) for a module; for a folder also a text file or a
             `CalibrationText`. Without such methods it is not looked at.
+        calibration_arithmetic: what they run it in, see `quantize_folder`.
         mode: arithmetic of the packed layers.
         fold: put rotations (``+rotate``) into the weights around where the architecture allows, see `quantize_folder`.
         threads: threads of the encoder; the bytes do not depend on it.
@@ -68,27 +71,33 @@ def encode(
     Raises:
         ModelError: the model is quantized already, or the plan encodes nothing of it.
         NumericsError: a weight is NaN or infinite; the message names tensor and index.
-        SchemeError: a plan that cannot be understood, or a method without a calibration.
+        SchemeError: a plan that cannot be understood, a method without a calibration, or an unknown arithmetic.
     """
     plan = Plan.of(scheme)
     if isinstance(model_or_path, nn.Module):
         if output is not None or options:
             raise ModelError("output, resume, overwrite and max_shard_bytes go with a path; kbit.save writes a module")
-        return _encode_module(model_or_path, plan, mode, threads, progress, calibration, fold)
+        return _encode_module(model_or_path, plan, mode, threads, progress, calibration, calibration_arithmetic, fold)
     if output is not None:
-        return quantize_folder(
-            model_or_path, output, plan, calibration=calibration, fold=fold, threads=threads, progress=progress, **options
-        )
+        options |= {"fold": fold, "threads": threads, "progress": progress, "calibration_arithmetic": calibration_arithmetic}
+        return quantize_folder(model_or_path, output, plan, calibration=calibration, **options)
     if options:
         raise ModelError(f"{', '.join(sorted(options))} go with an output folder")
     if calibration is not None:
         with open_model(model_or_path) as stored:
             calibration = as_windows(calibration, stored, plan)
-    return _encode_module(load_ordinary(model_or_path), plan, mode, threads, progress, calibration, fold)
+    return _encode_module(load_ordinary(model_or_path), plan, mode, threads, progress, calibration, calibration_arithmetic, fold)
 
 
 def _encode_module(
-    model: nn.Module, plan: Plan, mode: Mode, threads: int, progress: bool | None, calibration: Calibration | None, fold: FoldChoice
+    model: nn.Module,
+    plan: Plan,
+    mode: Mode,
+    threads: int,
+    progress: bool | None,
+    calibration: Calibration | None,
+    calibration_arithmetic: ArithmeticChoice,
+    fold: FoldChoice,
 ) -> nn.Module:
     if any(isinstance(module, PackedModule) for module in model.modules()):
         raise ModelError("the model is already quantized: decode it first")
@@ -100,6 +109,7 @@ def _encode_module(
     for target in targets:
         refuse_folded(target.scheme.methods, target.name)
     windows = _given(calibration, targets) if any(needs_inputs(target.scheme.methods) for target in targets) else None
+    arithmetic = choose_arithmetic(calibration_arithmetic, layer_parameters({target.name: target.shape for target in targets}))
     targets = fold_module(model, targets, fold)
     with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
 
@@ -108,7 +118,7 @@ def _encode_module(
 
         if windows is not None:
             encoded: dict[str, QuantizedTensor] = {}
-            for target, quantized in encode_sequentially(model, targets, windows, threads=threads):
+            for target, quantized in encode_sequentially(model, targets, windows, arithmetic=arithmetic, threads=threads):
                 encoded[target.name] = quantized
                 done(target)
             swap_targets(model, targets, encoder=lambda weight, scheme, name: encoded.pop(name), mode=mode)
