@@ -1,12 +1,13 @@
 """GPTQ for nested codes: each k makes up for the errors of its own first k bits, and one code serves them all.
 
-A row loses L_k = Σ_j (e^k_j R_jj + v^k_j)² at k bits, v^k_j = Σ_{i<j} e^k_i R_ij (`kbit.encoders.gptq`), e^k what the first k bits of its codes
-leave. So at column j the k bits would have the target t^k_j = w_j + v^k_j / R_jj, and the code c is that of the least
+A row loses L_k = Σ_j (e^k_j R_jj + v^k_j)² at k bits, v^k_j = Σ_{i<j} e^k_i R_ij (`kbit.encoders.gptq`), e^k what the first k bits of its
+codes leave. So at column j the k bits would have the target t^k_j = w_j + v^k_j / R_jj, and the code c is that of the least
 
     Σ_k λ_k (t^k_j − s · level_k[c >> (K − k)])²
 
-over all 2^K, λ_k = share_k / (L_k of nearest codes), so that each k counts by its relative excess. But for a constant it is linear in the
-targets, and so one matrix product for all codes. Then, in turns as in `kbit.encoders.refine`:
+over all 2^K (`kbit.encoders.nested_codes`), λ_k = share_k / (L_k of nearest codes), so that each k counts by its relative excess.
+
+Then, in turns as in `kbit.encoders.refine`:
 
     scales   least squares under H for all k together, Σ_k λ_k e^k H e^kᵀ
     levels   of every k, for the codes as they are (`kbit.encoders.nested_levels`)
@@ -28,13 +29,14 @@ import numpy.typing as npt
 from kbit.encoders.compensate import column_order
 from kbit.encoders.group_scales import GroupScales
 from kbit.encoders.hessian import damped_factor
+from kbit.encoders.nested_codes import JointCodes, joint_weights
 from kbit.encoders.nested_levels import fit_levels
 from kbit.encoders.refine import Chosen, take_scales
 from kbit.tensor.blocks import BlockLayout
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
 
-__all__ = ["ROWS_AT_ONCE", "SHARES", "JointCodes", "compensate_nested", "encode_nested", "losses_of", "sweep_nested"]
+__all__ = ["ROWS_AT_ONCE", "SHARES", "compensate_nested", "encode_nested", "losses_of", "sweep_nested"]
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -45,48 +47,6 @@ Float64 = npt.NDArray[np.float64]
 SHARES = (0.0, 0.0, 0.1, 8.0, 4.0, 2.0, 1.2, 1.0, 1.0)
 ROWS_AT_ONCE = 512
 _BLOCK = 64
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointCodes:
-    """Codes of K bits chosen for all k = 2…K at once.
-
-    Attributes:
-        bits: K.
-        table: float32 [2 · 2^K], the levels of k bits at 2^k.
-        weights: λ_k, float64 [K − 1], not negative and not all 0.
-    """
-
-    bits: int
-    table: Float32
-    weights: Float64
-
-    def levels(self) -> Float32:
-        """What each code stands for at each k, float32 [K − 1, 2^K]."""
-        codes = np.arange(1 << self.bits)
-        return np.stack([self.table[(1 << k) + (codes >> (self.bits - k))] for k in range(2, self.bits + 1)])
-
-    def chooser(self) -> "Chooser":
-        """What chooses them."""
-        levels = self.levels()
-        weighed = self.weights[:, None] * levels.astype(np.float64)
-        return Chooser(levels, (weighed * levels).sum(axis=0), -2 * weighed)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chooser:
-    """Σ_k λ_k (v_k − level)² of every code but for what does not depend on it, `constant` + v · `slope`; and the levels."""
-
-    levels: Float32
-    constant: Float64
-    slope: Float64
-
-    def __call__(self, targets: Float32, scale: Float32) -> tuple[Bytes, Float32]:
-        """(codes [n], what they amount to at each k, [K − 1, n]) for targets [K − 1, n] and scales [n]; the first of equals."""
-        divisor = np.where(scale == 0, np.float32(1), scale).astype(np.float64)
-        units = np.where(scale == 0, 0.0, targets / divisor)
-        codes = (units.T @ self.slope + self.constant).argmin(axis=1).astype(np.uint8)
-        return codes, self.levels[:, codes] * scale
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +84,7 @@ def encode_nested(
     for matrix, first, hessian, diagonal in zip(weights, firsts, hessians, diagonals, strict=True):
         group_size = BlockLayout.of(first.scheme, *first.shape).group_size
         chosen = Chosen(matrix, hessian, first.codes(), GroupScales(first), group_size, bool(hessian.any()))
-        work.append(_Work(chosen, _weights(losses_of(chosen, table, bits))))
+        work.append(_Work(chosen, joint_weights(SHARES, losses_of(chosen, table, bits))))
         order = column_order(diagonal, 0)
         factor = damped_factor(hessian[np.ix_(order, order)], name, damping=damping).astype(np.float32)
         chosen.codes = compensate_nested(chosen, JointCodes(bits, table, work[-1].weights), factor, order)
@@ -148,15 +108,6 @@ def losses_of(chosen: Chosen, table: Float32, bits: int) -> Float64:
         for index, error in enumerate(_errors(chosen, rows, table, bits)):
             losses[index] += np.einsum("rc,rc->", error @ hessian, error, dtype=np.float64)
     return losses
-
-
-def _weights(losses: Float64) -> Float64:
-    """λ_k, 1 at most."""
-    shares = np.array(SHARES[2 : 2 + len(losses)])
-    if losses.max() == 0:
-        return shares / shares.max()
-    weights = shares / np.maximum(losses, 1e-9 * losses.max())
-    return np.asarray(weights / weights.max())
 
 
 def _row_blocks(chosen: Chosen) -> Iterator[slice]:
