@@ -25,7 +25,7 @@ _ITERATIONS = 12
 
 
 def fit_levels(matrices: Sequence[Chosen], table: Float32, bits: int) -> Float32:
-    """Levels of every k, float32 [2 · 2^bits], for matrices that share those of `table`; k = 1 stays, and all of them where there is no matrix."""
+    """Levels of every k, float32 [2 · 2^bits], for matrices that share those of `table`; k = 1 stays; all do without a matrix."""
     if not matrices:
         return table
     fitted = table.copy()
