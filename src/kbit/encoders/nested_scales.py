@@ -29,7 +29,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 #: of D_k in what is made least, for k = 0…8
-SHARES = (0.0, 0.0, 0.1, 4.0, 6.0, 4.6, 1.8, 1.0, 0.7)
+SHARES = (0.0, 0.0, 0.1, 4.0, 6.0, 4.0, 1.8, 1.0, 0.7)
 _LEAST, _MOST, _COUNT = 0.4, 1.3, 48
 _STEP = (_MOST / _LEAST) ** (1 / (_COUNT - 1))
 #: scales that are tried, in parts of the group's extreme element
