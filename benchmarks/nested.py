@@ -1,12 +1,13 @@
 """One file of nested codes, run at every k, beside an encoding of its own for each k: KL divergence from the original.
 
-    python benchmarks/nested.py [--models DIR …] [--schemes nested8:g64 …] [--windows 32] [--json FILE]
+    python benchmarks/nested.py [--models DIR …] [--schemes nested8:g64 …] [--windows 32] [--json FILE] [--keep FILE]
 
 Linear layers only, held-out books, in kbit's engine in exact mode, as in `quality.py`. The encodings beside are of the k-means grid with
 the same options and methods, the best one of k bits that no other k restrains.
 """
 
 import argparse
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,13 @@ MODELS = [DATA / "models" / name for name in ("quill-0.4m", "quill-1.3m", "quill
 def main() -> int:
     options = arguments()
     facts = machine.print_header(f"nested codes at every k: linear layers, {options.windows} windows of {CONTEXT} tokens")
-    rows = [row for scheme in options.schemes for model in options.models for row in measure(model, scheme, options)]
+    rows = [
+        row | {"commit": facts["commit"]}
+        for scheme in options.schemes
+        for model in options.models
+        for row in measure(model, scheme, options)
+    ]
+    rows = kept(options, rows) + rows
     settings = {"windows": options.windows, "context": CONTEXT, "runner": "engine, exact mode"}
     machine.save(options.json, {"benchmark": "nested", "machine": facts, **settings, "rows": rows})
     return 0
@@ -41,7 +48,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=131_072, help="of the calibration text")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="results whose rows of other models and schemes are kept")
     return parser.parse_args()
+
+
+def kept(options: argparse.Namespace, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of an earlier run that were not measured again; each says at which commit it was."""
+    if options.keep is None:
+        return []
+    earlier = json.loads(options.keep.read_text())
+    again = {(row["model"], row["scheme"]) for row in rows}
+    commit = {"commit": earlier["machine"]["commit"]}
+    return [commit | row for row in earlier["rows"] if (row["model"], row["scheme"]) not in again]
 
 
 def measure(model: Path, text: str, options: argparse.Namespace) -> list[dict[str, Any]]:

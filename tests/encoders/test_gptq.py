@@ -108,16 +108,6 @@ def test_every_grid_is_what_brute_force_says(grid: str) -> None:
     np.testing.assert_allclose(found.dequantize(), brute_force(weights, hessian, scheme), rtol=2e-6, atol=1e-6)
 
 
-def test_nested_levels_stay_those_of_every_width() -> None:
-    weights, hessian = problem(rows=24, cols=96, seed=2)
-    near, found = encode(weights, Scheme.parse("nested4:g32")), encode_gptq(weights, Scheme.parse("nested4:g32+gptq"), hessian)
-    found.validate()
-    assert found.codebook is not None
-    assert near.codebook is not None
-    assert np.array_equal(found.codebook, near.codebook)
-    assert output_error(weights, found.dequantize(), hessian) < 0.5 * output_error(weights, near.dequantize(), hessian)
-
-
 @pytest.mark.parametrize("options", [":g16", ":g32:mse", ":g32:asym"])
 def test_the_scale_of_a_group_is_the_best_of_its_multiples(options: str) -> None:
     weights, hessian = problem(rows=6, cols=72, seed=8)

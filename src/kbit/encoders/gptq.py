@@ -32,6 +32,7 @@ from kbit.encoders.hessian import DAMPING, checked_hessian, damped_factor
 from kbit.encoders.holes import Holes
 from kbit.encoders.inputs import Weights, as_float32, as_weights, finite_float32, given_weights
 from kbit.encoders.nearest import NearestEncoder, encode
+from kbit.encoders.nested_gptq import encode_nested
 from kbit.encoders.refine import Chosen, refine
 from kbit.encoders.trellis_gptq import compensate_trellis
 from kbit.encoders.vector_gptq import encode_vector_matrix
@@ -142,6 +143,9 @@ def encode_matrices(
             encode_vector_matrix(as_float32(array[i]), first, hessians[i], diagonals[i], *how, refit=len(array) == 1)
             for i, first in enumerate(firsts)
         ]
+    if scheme.grid == "nested":
+        matrices = [as_float32(one) for one in array]
+        return encode_nested(matrices, firsts, hessians, diagonals, name=effort.name, damping=effort.damping, rounds=effort.rounds)
     work = [
         partial(_compensated, as_float32(array[i]), first, hessians[i], diagonals[i], effort, None if holes is None else holes[i])
         for i, first in enumerate(firsts)

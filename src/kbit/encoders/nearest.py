@@ -295,6 +295,10 @@ def encoder_for(
     shape: tuple[int, ...], scheme: Scheme, *, name: str = "tensor", levels: Float32 | None = None, threads: int = 0
 ) -> NearestEncoder:
     """The encoder of the scheme's grid; arguments and errors as those of `NearestEncoder`."""
+    if scheme.grid == "nested" and scheme.scale_search == "mse" and "hqq" not in scheme.methods:
+        from kbit.encoders.nested_nearest import NestedEncoder
+
+        return NestedEncoder(shape, scheme, name=name, levels=levels, threads=threads)
     if scheme.dims == 1:
         return NearestEncoder(shape, scheme, name=name, levels=levels, threads=threads)
     from kbit.encoders.vector_nearest import VectorEncoder
