@@ -32,6 +32,8 @@ from kbit.encoders.hessian import damped_factor
 from kbit.encoders.nested_codes import JointCodes, joint_weights
 from kbit.encoders.nested_levels import fit_levels
 from kbit.encoders.refine import Chosen, take_scales
+from kbit.encoders.scale_equations import ROWS_AT_ONCE as EQUATIONS_AT_ONCE
+from kbit.encoders.scale_equations import scale_equations
 from kbit.tensor.blocks import BlockLayout
 from kbit.tensor.packing import pack
 from kbit.tensor.quantized import QuantizedTensor
@@ -159,17 +161,15 @@ def sweep_nested(chosen: Chosen, joint: JointCodes) -> None:
 
 def _fit_scales(work: _Work, table: Float32, bits: int) -> None:
     chosen, hessian = work.chosen, work.chosen.hessian
-    starts = np.arange(0, chosen.weights.shape[1], chosen.group_size)
-    for rows in _row_blocks(chosen):
-        pulled, codes = chosen.weights[rows] @ hessian, chosen.codes[rows].astype(np.intp)
-        linear, square = np.zeros((len(codes), len(starts))), np.zeros((len(codes), len(starts), len(starts)))
+    for begin in range(0, len(chosen.weights), EQUATIONS_AT_ONCE):
+        rows = slice(begin, begin + EQUATIONS_AT_ONCE)
+        codes = chosen.codes[rows].astype(np.intp)
+        linear, square = np.float64(0), np.float64(0)
         for k, weight in zip(range(2, bits + 1), work.weights, strict=True):
             unit = table[(1 << k) + (codes >> (bits - k))]
-            linear += weight * np.add.reduceat(pulled * unit, starts, axis=1, dtype=np.float64)
-            for index, start in enumerate(starts):
-                part = slice(start, start + chosen.group_size)
-                square[:, index] += weight * np.add.reduceat((unit[:, part] @ hessian[part]) * unit, starts, axis=1, dtype=np.float64)
-        take_scales(chosen.scales, rows, linear, (square + square.transpose(0, 2, 1)) / 2)
+            of_k = scale_equations(unit, chosen.weights[rows], hessian, chosen.group_size)
+            linear, square = linear + weight * of_k[0], square + weight * of_k[1]
+        take_scales(chosen.scales, rows, linear, square)
 
 
 def _packed(first: QuantizedTensor, chosen: Chosen, table: Float32) -> QuantizedTensor:
