@@ -73,7 +73,7 @@ def compensate_trellis(
     ways = _ways(scheme.bits)
     if len(ways) > 1 and factor.any(where=~np.eye(len(factor), dtype=bool)):
         sample = np.ascontiguousarray(weights[:: -(-len(weights) // _SAMPLED_ROWS)])
-        best = min(ways, key=lambda trials: work.encode(sample, trials).loss)
+        best = min(ways, key=lambda trials: work.loss(sample, work.encode(sample, trials)))
     else:
         best = ways[0]
     found = work.encode(weights, best)
@@ -95,11 +95,12 @@ def _ways(bits: int) -> tuple[Trials, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """Rows as they are stored, and what they lose under the Hessian."""
+    """Rows as they are stored, and what that means: levels [rows, cols] and scales [rows, groups]."""
 
     lines: Array
     scale: Array
-    loss: float
+    chosen: Float32
+    value: Float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,8 +120,13 @@ class _Work:
         lines = pack_steps(steps, code.bits)
         chosen = code.levels[unpack_indices(lines, layout.rows, layout.cols, code.bits)]
         scale, value = self.recipe.stored(_refitted(weights, chosen, value, self.hessian, layout.group_size))
-        error = weights - value[:, np.arange(layout.cols) // layout.group_size] * chosen
-        return _Found(lines, scale, float(np.sum((error @ self.hessian) * error, dtype=np.float64)))
+        return _Found(lines, scale, chosen, value)
+
+    def loss(self, weights: Float32, found: _Found) -> float:
+        """What rows lose under the Hessian."""
+        group = np.arange(weights.shape[1]) // BlockLayout.of(self.scheme, *weights.shape).group_size
+        error = weights - found.value[:, group] * found.chosen
+        return float(np.sum((error @ self.hessian) * error, dtype=np.float64))
 
 
 class _Compensated:
