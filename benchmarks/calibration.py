@@ -55,8 +55,9 @@ def main() -> int:
 def speed(tokens: int, rounds: int) -> list[dict[str, Any]]:
     ids = torch.randint(3, 32_000, (tokens // CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="kbit-calibration-") as folder:
-        write_checkpoint(Path(folder), llama(32_000, 2048, 8192, 1, 32, 8), 0)
-        model = load_ordinary(Path(folder), dtype=torch.bfloat16)
+        source = Path(folder) / "source"
+        write_checkpoint(source, llama(32_000, 2048, 8192, 1, 32, 8), 0)
+        model = load_ordinary(source, dtype=torch.bfloat16)
     targets, _ = find_targets(model, Plan.of("int4:g64+gptq").scheme_for)
     seconds: dict[tuple[str, bool], list[float]] = {(name, full): [] for name in ARITHMETICS for full in (True, False)}
     for number in range(rounds):

@@ -4,9 +4,8 @@
     python benchmarks/recipes.py --layers 1 --qualities fast good best --losses predicted [--json FILE]
     python benchmarks/recipes.py --layers 16 --estimates
 
-`fast` takes half a minute at 16 layers; `good` and `best` take an hour and more, so one layer of the sixteen shows how far the estimate is
-right: the seconds of an encoded layer are the same in all of them. `best` measures losses where that is quick, which it is for one layer;
-for sixteen it predicts them.
+At 16 layers `fast` takes half a minute, `good` some forty minutes and `best` an hour; one layer shows the seconds of a layer, and how far
+the estimate is right. `best` measures losses where that is quick, which it is for one layer; for sixteen it predicts them.
 """
 
 import argparse

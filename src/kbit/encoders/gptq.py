@@ -145,7 +145,7 @@ def encode_matrices(
         ]
     if scheme.grid == "nested":
         matrices = [as_float32(one) for one in array]
-        return encode_nested(matrices, firsts, hessians, diagonals, name=effort.name, damping=effort.damping, rounds=effort.rounds)
+        return encode_nested(matrices, firsts, hessians, list(diagonals), name=effort.name, damping=effort.damping, rounds=effort.rounds)
     work = [
         partial(_compensated, as_float32(array[i]), first, hessians[i], diagonals[i], effort, None if holes is None else holes[i])
         for i, first in enumerate(firsts)

@@ -163,12 +163,12 @@ def _fit_scales(work: _Work, table: Float32, bits: int) -> None:
     chosen, hessian = work.chosen, work.chosen.hessian
     for begin in range(0, len(chosen.weights), EQUATIONS_AT_ONCE):
         rows = slice(begin, begin + EQUATIONS_AT_ONCE)
-        codes = chosen.codes[rows].astype(np.intp)
-        linear, square = np.float64(0), np.float64(0)
-        for k, weight in zip(range(2, bits + 1), work.weights, strict=True):
-            unit = table[(1 << k) + (codes >> (bits - k))]
-            of_k = scale_equations(unit, chosen.weights[rows], hessian, chosen.group_size)
-            linear, square = linear + weight * of_k[0], square + weight * of_k[1]
+        weights, codes = chosen.weights[rows], chosen.codes[rows].astype(np.intp)
+        of_every_k = [
+            [weight * part for part in scale_equations(table[(1 << k) + (codes >> (bits - k))], weights, hessian, chosen.group_size)]
+            for k, weight in zip(range(2, bits + 1), work.weights, strict=True)
+        ]
+        linear, square = (np.sum(part, axis=0) for part in zip(*of_every_k, strict=True))
         take_scales(chosen.scales, rows, linear, square)
 
 

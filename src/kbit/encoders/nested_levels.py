@@ -46,7 +46,7 @@ class _View:
 
     def sums(self, nodes: npt.NDArray[np.uint8], values: Float32, count: int) -> Float64:
         """Σ over the weights of each node of scale · (values H), [count]."""
-        return np.bincount(nodes.ravel(), ((values @ self.hessian) * self.scale).ravel(), count)
+        return np.asarray(np.bincount(nodes.ravel(), ((values @ self.hessian) * self.scale).ravel(), count), np.float64)
 
 
 def _fitted(views: Sequence[_View], levels: Float32, dropped: int, *, strict: bool) -> Float32:
@@ -55,14 +55,16 @@ def _fitted(views: Sequence[_View], levels: Float32, dropped: int, *, strict: bo
 
     def applied(step: Float64) -> Float64:
         told = step.astype(np.float32)
-        return np.sum([view.sums(node, told[node] * view.scale, count) for view, node in zip(views, nodes, strict=True)], axis=0)
+        return np.asarray(
+            np.sum([view.sums(node, told[node] * view.scale, count) for view, node in zip(views, nodes, strict=True)], axis=0)
+        )
 
     slope, mass = np.zeros(count), np.zeros(count)
     for view, node in zip(views, nodes, strict=True):
         slope += view.sums(node, view.weights - levels[node] * view.scale, count)
         mass += np.bincount(node.ravel(), (np.diagonal(view.hessian) * np.square(view.scale)).ravel(), count)
-    moved = ascending(start + _solved(applied, slope, mass), mass)
-    moved = (distinct(moved) if strict else moved).astype(np.float32)
+    risen = ascending(start + _solved(applied, slope, mass), mass)
+    moved = (distinct(risen) if strict else risen).astype(np.float32)
     step = moved.astype(np.float64) - start
     gain = 2 * float(slope @ step) - float(step @ applied(step))
     return moved if np.isfinite(moved).all() and gain > 0 else levels

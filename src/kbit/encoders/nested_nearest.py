@@ -82,6 +82,6 @@ class NestedEncoder(NearestEncoder):
         stored, value = (np.stack(part) for part in zip(*tried, strict=True))
         extreme = np.where(groups.extreme == 0, np.float32(1), groups.extreme)
         with np.errstate(over="ignore", under="ignore"):
-            best = groups.best(self._errors, value.reshape(len(FINE), -1) / extreme)
+            best = groups.best(self._errors, (value.reshape(len(FINE), -1) / extreme).astype(np.float32))
         chosen = best.reshape(1, rows, -1)
         return np.take_along_axis(stored, chosen, axis=0)[0], np.take_along_axis(value, chosen, axis=0)[0], super_scale

@@ -69,9 +69,9 @@ class UnitGroups:
         with np.errstate(under="ignore"):
             units = weights / np.where(extreme == 0, np.float32(1), extreme)[:, None]
             share = np.square(extreme.astype(np.float64)) * most
-            share = share / (share.max() or 1.0)
-            importance = importance / np.where(most == 0, np.float32(1), most)[:, None]
-        return cls(units, importance, extreme, share)
+            share = share / (float(share.max()) or 1.0)
+            importance = (importance / np.where(most == 0, np.float32(1), most)[:, None]).astype(np.float32)
+        return cls(units.astype(np.float32), importance, extreme, share)
 
     def best(self, errors: Float32, ratios: Float32) -> npt.NDArray[np.intp]:
         """Which of the scales `ratios` [n, groups], in parts of the extreme element, loses least, [groups]; the first of equals.
@@ -93,7 +93,7 @@ class UnitGroups:
             cell = units * (np.float32(_CELLS / 2 / _REACH) / np.where(fit, ratio, np.float32(1)))[:, None] + np.float32(_CELLS // 2)
             lost = np.einsum("gw,gw->g", errors[cell.astype(np.int32)], importance) * np.square(ratio, dtype=np.float64)
             cost[index] = np.where(fit, lost, np.inf)
-        return cost.argmin(axis=0)
+        return np.asarray(cost.argmin(axis=0))
 
     def search(self, errors: Float32) -> Float32:
         """Scales of the least error in parts of the extreme element, float32 [groups], as real numbers."""
@@ -130,7 +130,7 @@ class Tree:
 
     def losses(self, sample: WeightSample, top: float) -> Float64:
         """Squared error of the first k bits, float64 [K + 1], k = 0 and 1 left at 0, of weights sample · top."""
-        values = sample.values * top
+        values = sample.values.astype(np.float64) * top
         codes, losses = self.nearest(values), np.zeros(self.bits + 1)
         for k in range(2, self.bits + 1):
             losses[k] = (sample.mass * np.square(values - self.levels(k)[codes >> (self.bits - k)])).sum()
@@ -138,7 +138,7 @@ class Tree:
 
     def errors(self, losses: Float64) -> Float32:
         """Table of Σ_k share_k · (v − level)² / losses[k] over v in −4…4, float32 [cells]."""
-        places = ((np.arange(_CELLS) + 0.5) / (_CELLS / 2) - 1) * _REACH
+        places = np.asarray(((np.arange(_CELLS) + 0.5) / (_CELLS / 2) - 1) * _REACH, np.float64)
         codes, total = self.nearest(places), np.zeros(_CELLS)
         floor = 1e-12 * losses.max()
         for k in range(2, self.bits + 1):
@@ -158,11 +158,12 @@ def fit_tree(groups: UnitGroups, bits: int) -> tuple[Tree, Float32]:
     tree, errors = _fitted(groups, ratio, bits)
     tree, errors = _fitted(groups, groups.search(errors), bits)
     sample, top = groups.sample(groups.search(errors))
-    levels, codes = tree.levels(bits).astype(np.float64), tree.nearest(sample.values * top)
+    values = sample.values.astype(np.float64) * top
+    levels, codes = tree.levels(bits).astype(np.float64), tree.nearest(values)
     mass = np.bincount(codes, sample.mass, levels.size)
-    first = np.bincount(codes, sample.mass * sample.values * top, levels.size)
+    first = np.bincount(codes, sample.mass * values, levels.size)
     finest = distinct(np.where(mass > 0, first / np.where(mass > 0, mass, 1), levels)).astype(np.float32)
-    scaled = WeightSample(sample.values * top, sample.mass, sample.peak)
+    scaled = WeightSample(values, sample.mass, sample.peak)
     tree = Tree(bits, np.concatenate([coarse_levels(finest, bits, scaled), finest]))
     return tree, tree.errors(tree.losses(sample, top))
 
