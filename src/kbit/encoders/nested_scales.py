@@ -1,9 +1,9 @@
 """Levels and scales of nested codes: a group's scale is the best compromise for the codes of every k, not for all K bits alone.
 
 With one scale a group, D_k is the (importance-weighted) squared error of the first k bits. The scale is that of a set, and then of a finer
-one around the best, with the least Σ_k share_k · D_k / (D_k of the tensor), so each k counts by its relative excess. `SHARES` were found on
-a small model such that no k from 3 bits on loses more than 15 % beside k-means levels of its own with scales of its own: few bits need a
-larger share, since a scale that suits three bits is one of few, and one that suits eight is found near any.
+one around the best, with the least Σ_k share_k · D_k / (D_k of the tensor), so each k counts by its relative excess. By `SHARES` the worst
+excess of KL divergence over k ≥ 3, beside k-means levels and scales of its own, was least on a small model: few bits need a larger share,
+since a scale that suits three bits is one of few, and one that suits eight is found near any.
 
 Levels and scales are fitted in turns to a sample: levels of all k (`kbit.grids.nested.tree_levels`), scales for these, levels for what
 then are the weights in units of their scale, scales again, and at last the levels as means of what codes stand for.
