@@ -178,12 +178,11 @@ class NearestEncoder:
             DTypeError, ShapeError: pieces that do not fit.
             NumericsError: a NaN or Inf, with the tensor's name and the place of the first.
         """
-        rows = self._checked_rows(row_begin, weights, matrix)
+        paths = self.scheme.grid == "trellis"
+        rows = (self._finite_rows if paths else self._checked_rows)(row_begin, weights, matrix)
         given = self._checked_importance(importance, rows.shape)
         unit = float(self._matrix_super_scales()[matrix]) if self.scheme.scale_dtype == "e4m3" else 0.0
-        if self.scheme.grid == "trellis":
-            first_bad, _ = native.scan(rows, self._layout.group_size, threads=self.threads)
-            self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+        if paths:
             given = None if given is None else np.ascontiguousarray(given)
             encoded = encode_trellis(as_float32(rows), self.scheme, self.levels, importance=given, super_scale=unit, threads=self.threads)
         else:
@@ -250,6 +249,13 @@ class NearestEncoder:
             raise ShapeError(f"{self.name}: expected rows from a multiple of {TILE_ROWS} to one or to {layout.rows}, got {row_begin}…{end}")
         rows = native_rows(array)
         return self._rotated(rows, row_begin, matrix) if "rotate" in self.scheme.methods else rows
+
+    def _finite_rows(self, row_begin: int, weights: Weights, matrix: int) -> Array:
+        """The same for encoders that do not look for NaN and Inf themselves."""
+        rows = self._checked_rows(row_begin, weights, matrix)
+        first_bad, _ = native.scan(rows, self._layout.group_size, threads=self.threads)
+        self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+        return rows
 
     def _rotated(self, rows: Array, row_begin: int, matrix: int) -> Float32:
         values = as_float32(rows)

@@ -43,9 +43,7 @@ class VectorEncoder(NearestEncoder):
 
     def encode_rows(self, row_begin: int, weights: Any, *, matrix: int = 0, importance: Array | None = None) -> list[Segment]:
         """Stored form of rows [row_begin, row_begin + n) of a matrix, as `NearestEncoder.encode_rows`."""
-        rows = self._checked_rows(row_begin, weights, matrix)
-        first_bad, _ = native.scan(rows, self._layout.group_size, threads=self.threads)
-        self._refuse_non_finite(first_bad, rows, row_begin, matrix)
+        rows = self._finite_rows(row_begin, weights, matrix)
         given = self._checked_importance(importance, rows.shape)
         unit = float(self._matrix_super_scales()[matrix]) if self.scheme.scale_dtype == "e4m3" else 0.0
         groups = VectorGroups.of(as_float32(rows), given, self._layout.group_size, self.scheme.dims)
