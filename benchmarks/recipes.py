@@ -31,7 +31,7 @@ from kbit.allocate.ladder import candidates
 from kbit.allocate.recipes import QUALITIES, books
 from kbit.allocate.units import find_units
 from kbit.calibrate import CalibrationText
-from kbit.calibrate.arithmetic import choose_arithmetic, layer_parameters
+from kbit.calibrate.arithmetic import arithmetic_for
 from kbit.core.memory import peak_rss_bytes
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model
@@ -107,7 +107,7 @@ def estimates(source: Path) -> dict[str, Any]:
     with open_model(source) as stored:
         shapes = {name: tuple(stored.entry(name).shape) for name in stored.names()}
     parameters = sum(map(math.prod, shapes.values()))
-    rates = Rates.measure(choose_arithmetic("auto", layer_parameters(shapes)))
+    rates = Rates.measure(arithmetic_for("auto", shapes))
     for quality in QUALITIES:
         best, calibrated = quality == "best", quality != "fast"
         listed = partial(candidates, calibrated=calibrated, goal="size" if best else "one")

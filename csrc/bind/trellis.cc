@@ -26,14 +26,16 @@ void bind_trellis(nb::module_& m) {
   m.def(
       "trellis_scales",
       [](int bits, const Floats& levels, const Floats& weights, const Floats& importance, int64_t importance_stride, int64_t rows, int64_t cols,
-         int64_t group_size, const Floats& parts, int refits, int scale_kind, float super_scale, const MutableWords& stored, const MutableFloats& value, int threads) {
+         int64_t group_size, const Floats& parts, int refits, int scale_kind, float super_scale, const MutableWords& stored,
+         const MutableFloats& value, int threads) {
         const nb::gil_scoped_release release;
         check(trellis_scales({bits, levels.data()}, {weights.data(), pointer_or_null(importance), importance_stride, rows, cols, group_size},
                              {parts.data(), static_cast<int64_t>(parts.size()), refits}, static_cast<ScaleKind>(scale_kind), super_scale,
                              stored.data(), value.data(), threads));
       },
       nb::arg("bits"), nb::arg("levels"), nb::arg("weights"), nb::arg("importance"), nb::arg("importance_stride"), nb::arg("rows"), nb::arg("cols"),
-      nb::arg("group_size"), nb::arg("parts"), nb::arg("refits"), nb::arg("scale_kind"), nb::arg("super_scale"), nb::arg("stored"), nb::arg("value"), nb::arg("threads"));
+      nb::arg("group_size"), nb::arg("parts"), nb::arg("refits"), nb::arg("scale_kind"), nb::arg("super_scale"), nb::arg("stored"), nb::arg("value"),
+      nb::arg("threads"));
   m.def(
       "trellis_path",
       [](int bits, const Floats& levels, const Floats& weights, const Floats& importance, int64_t importance_stride, int64_t rows, int64_t cols,

@@ -16,7 +16,7 @@ from kbit.allocate.sensitivity import Method, Sensitivity
 from kbit.allocate.solve import Allocation, bytes_for_bpw
 from kbit.allocate.units import Unit, find_units, stored_bytes
 from kbit.calibrate import CalibrationText, CalibrationWindows, GeneratedText
-from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
+from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 from kbit.core.scheme import KEEP, Plan, Scheme
@@ -147,8 +147,7 @@ class _Clock:
 
     def __init__(self, units: list[Unit], windows: CalibrationWindows | None, request: Request) -> None:
         self._units, self._request = units, request
-        layer = layer_parameters({unit.name: unit.shape for unit in units})
-        self._rates = Rates.measure(choose_arithmetic(request.arithmetic, layer))
+        self._rates = Rates.measure(arithmetic_for(request.arithmetic, {unit.name: unit.shape for unit in units}))
         self._tokens = 0 if windows is None else windows.tokens
         self._context = 1 if windows is None else int(windows.ids.shape[1])
         self._parameters = sum(unit.weights for unit in units)

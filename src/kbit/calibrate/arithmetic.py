@@ -15,7 +15,7 @@ import torch
 from kbit.core.errors import SchemeError
 from kbit.core.registry import suggest
 
-__all__ = ["Arithmetic", "ArithmeticChoice", "choose_arithmetic", "layer_parameters"]
+__all__ = ["Arithmetic", "ArithmeticChoice", "arithmetic_for", "choose_arithmetic", "layer_parameters"]
 
 Arithmetic = Literal["float32", "bfloat16"]
 ArithmeticChoice = Literal["auto", "float32", "bfloat16"]
@@ -23,6 +23,15 @@ ArithmeticChoice = Literal["auto", "float32", "bfloat16"]
 #: parameters of a layer from which on ``auto`` is bfloat16
 LARGE_LAYER = 1 << 24
 _LAYER = re.compile(r".*?\.\d+\.")
+
+
+def arithmetic_for(choice: str, shapes: Mapping[str, Sequence[int]]) -> Arithmetic:
+    """What to run a model in that has weights of these names and shapes.
+
+    Raises:
+        SchemeError: no choice.
+    """
+    return choose_arithmetic(choice, layer_parameters(shapes))
 
 
 def layer_parameters(shapes: Mapping[str, Sequence[int]]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from kbit.calibrate.arithmetic import Arithmetic, choose_arithmetic, layer_parameters
+from kbit.calibrate.arithmetic import Arithmetic
 from kbit.calibrate.chat import ChatTemplate
 from kbit.calibrate.generated import GeneratedText, first_token
 from kbit.calibrate.room import Room
@@ -31,7 +31,7 @@ from kbit.store.folder import StoredModel
 from kbit.store.model_writer import ModelWriter
 from kbit.store.tokenizer import load_tokenizer
 
-__all__ = ["CalibratedModel", "Calibration", "arithmetic_for", "as_windows", "needs_calibration"]
+__all__ = ["CalibratedModel", "Calibration", "as_windows", "needs_calibration"]
 
 Calibration = CalibrationText | CalibrationWindows | GeneratedText | str | Path
 
@@ -48,15 +48,6 @@ def needs_calibration(plan: Plan, recipe: Recipe) -> bool:
     for name, unit in recipe.packed.items():
         check_methods([_as_target(name, unit)])
     return any(needs_inputs(unit.scheme.methods) for unit in recipe.packed.values())
-
-
-def arithmetic_for(choice: str, recipe: Recipe) -> Arithmetic:
-    """What a model of these weights is run in.
-
-    Raises:
-        SchemeError: an unknown choice.
-    """
-    return choose_arithmetic(choice, layer_parameters({name: unit.shape for name, unit in recipe.packed.items()}))
 
 
 def as_windows(calibration: Calibration | None, stored: StoredModel, plan: Plan, *, progress: bool | None = False) -> CalibrationWindows:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kbit.calibrate import CALIBRATION_ATTRIBUTE
-from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
+from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.calibrate.sequential import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
@@ -109,7 +109,7 @@ def _encode_module(
     for target in targets:
         refuse_folded(target.scheme.methods, target.name)
     windows = _given(calibration, targets) if any(needs_inputs(target.scheme.methods) for target in targets) else None
-    arithmetic = choose_arithmetic(calibration_arithmetic, layer_parameters({target.name: target.shape for target in targets}))
+    arithmetic = arithmetic_for(calibration_arithmetic, {target.name: target.shape for target in targets})
     targets = fold_module(model, targets, fold)
     with Progress(sum(math.prod(target.shape) for target in targets), "weights", "encode", enabled=progress) as line:
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from kbit.calibrate.arithmetic import ArithmeticChoice, choose_arithmetic, layer_parameters
+from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.calibrate.importance import Importance, gather_importance, read_importance
 from kbit.core.errors import ModelError, SchemeError, StorageError
 from kbit.core.methods import NEEDS_INPUTS
@@ -51,7 +51,7 @@ def calibrate_folder(
     model = load_ordinary(Path(source), dtype=torch.float32)
     found, _ = find_targets(model, lambda name, kind: _PLAN.default)
     targets = [target for target in found if target.kind not in ("embedding", "conv2d")]
-    chosen = choose_arithmetic(arithmetic, layer_parameters({target.name: target.shape for target in targets}))
+    chosen = arithmetic_for(arithmetic, {target.name: target.shape for target in targets})
     with Progress(1, "layers", "calibrate", enabled=progress) as line:
 
         def done(layers: int, count: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kbit.calibrate.arithmetic import ArithmeticChoice
+from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.calibrate.importance import Importance
 from kbit.calibrate.room import Room
 from kbit.calibrate.sequential import CalibrationReport
@@ -23,7 +23,7 @@ from kbit.core.progress import Progress
 from kbit.core.scheme import Plan, Scheme
 from kbit.core.sizes import bytes_text
 from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
-from kbit.model.calibrated import CalibratedModel, Calibration, arithmetic_for, as_windows, needs_calibration
+from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration
 from kbit.model.folded import fold_recipe, importance_of_folded
 from kbit.model.importance import importance_for
 from kbit.model.memory import estimate_bytes
@@ -147,7 +147,7 @@ def quantize_folder(
         windows, given = _inputs(stored, recipe, plan, calibration, importance, progress)
         manifest = make_manifest(stored, recipe, plan, windows or given)
         plain = [TensorSpec(name, origin.dtype, origin.shape) for name, origin in recipe.plain.items()]
-        arithmetic = arithmetic_for(calibration_arithmetic, recipe)
+        arithmetic = arithmetic_for(calibration_arithmetic, {name: unit.shape for name, unit in recipe.packed.items()})
         binding = {"source": source_digest(stored)} | ({} if windows is None else {"calibration_arithmetic": arithmetic})
         with ModelWriter(
             destination, manifest, plain, binding=binding, max_shard_bytes=max_shard_bytes, overwrite=overwrite, resume=resume
