@@ -10,7 +10,8 @@ from kbit.allocate.ladder import ONE, ONE_PLAIN, SIZE, SIZE_PLAIN, TIME, TIME_PL
 from kbit.allocate.recipes import books, uniform
 from kbit.allocate.units import Unit, stored_bytes
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 
 BASE = Plan(Scheme.parse("int4"))
 
