@@ -33,7 +33,8 @@ from kbit.allocate.sensitivity import Sensitivity
 from kbit.allocate.units import Unit, find_units
 from kbit.calibrate import CalibrationText, CalibrationWindows
 from kbit.calibrate.walk import LayerWalk
-from kbit.core.scheme import Plan, Scheme, TensorKind
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme, TensorKind
 from kbit.evaluate import ReferenceLogits, compare, read_text, tokenize
 from kbit.evaluate.models import load_causal_model, load_tokenizer
 from kbit.model import decode, quantize_folder

@@ -22,7 +22,7 @@ from kbit.calibrate import CalibrationText
 from kbit.calibrate.arithmetic import Arithmetic
 from kbit.calibrate.observe import observed
 from kbit.calibrate.walk import LayerWalk
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.evaluate import ReferenceLogits, compare, read_text, tokenize
 from kbit.evaluate.engine_logits import EngineLogits
 from kbit.evaluate.models import load_causal_model, load_tokenizer

@@ -20,7 +20,8 @@ import torch
 import transformers
 
 import machine
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.model import quantize_folder

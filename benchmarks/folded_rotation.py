@@ -36,7 +36,8 @@ import machine
 import quality
 import rotation
 from kbit.calibrate import CalibrationText
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.evaluate import ReferenceLogits, compare, read_text, tokenize
 from kbit.evaluate.models import load_causal_model, load_tokenizer

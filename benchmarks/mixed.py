@@ -14,7 +14,8 @@ from pathlib import Path
 
 import machine
 from checkpoint import llama, write_checkpoint
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.evaluate.engine_runner import EngineRunner
 from kbit.model import quantize_folder
 

@@ -22,7 +22,8 @@ import torch
 import transformers
 
 import machine
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine_pair import EncoderDecoderEngine
 from kbit.engine.feeds import Feed
 from kbit.model import quantize_folder

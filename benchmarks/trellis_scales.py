@@ -23,7 +23,8 @@ import machine
 from kbit.calibrate import CalibrationText
 from kbit.calibrate.observe import observed
 from kbit.calibrate.walk import LayerWalk
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import trellis_gptq
 from kbit.encoders.gptq import encode_gptq
 from kbit.encoders.trellis import Trials, free_trials

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kbit.core.scheme import GRIDS, Scheme
+from kbit.core.data_types import GRIDS
+from kbit.core.scheme import Scheme
 from kbit.grids import is_data_dependent, levels_for
 
 __all__ = ["PAGE", "PICTURE", "error_table", "page", "picture", "relative_rms_error"]

@@ -25,7 +25,8 @@ sys.meta_path.insert(0, Blocked())
 #: the embedded model, encoded from file to file as `kbit quantize` does, by the floors that need no torch
 PACK = """
 import re
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.store.check import side_files
 from kbit.store.folder import open_model

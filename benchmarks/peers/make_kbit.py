@@ -5,7 +5,8 @@ make_kbit.py CHECKPOINT DESTINATION SCHEME
 
 import sys
 
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.model import quantize_folder
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kbit.calibrate.text import CalibrationText, CalibrationWindows
-    from kbit.core.scheme import Plan, Scheme
+    from kbit.core.plan import Plan
+    from kbit.core.scheme import Scheme
     from kbit.hf.config import KbitConfig
     from kbit.model.decode import decode
     from kbit.model.encode import encode
@@ -41,7 +42,7 @@ __all__ = [
 _HOMES = {
     "CalibrationText": "kbit.calibrate",
     "CalibrationWindows": "kbit.calibrate",
-    "Plan": "kbit.core.scheme",
+    "Plan": "kbit.core.plan",
     "Scheme": "kbit.core.scheme",
     "QuantizedTensor": "kbit.tensor.quantized",
     "KbitConfig": "kbit.hf",

@@ -10,7 +10,8 @@ import pytest
 
 from kbit.allocate.units import Unit, find_units
 from kbit.calibrate.text import CalibrationWindows
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.store.folder import open_model
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,8 @@ from kbit.allocate.latency import StepTimes, filled, for_time, measure_times, pr
 from kbit.allocate.sensitivity import Loss, Sensitivity
 from kbit.allocate.units import Unit
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 from kbit.encoders.nearest import encode
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model

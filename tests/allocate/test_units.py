@@ -7,7 +7,8 @@ import pytest
 
 from kbit.allocate.units import Unit, find_units, plan_of, stored_bytes
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 from kbit.encoders.nearest import encode
 from kbit.store.folder import open_model
 

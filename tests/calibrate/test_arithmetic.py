@@ -10,7 +10,7 @@ from kbit.calibrate.arithmetic import LARGE_LAYER, choose_arithmetic, layer_para
 from kbit.calibrate.observe import observed
 from kbit.calibrate.walk import LayerWalk
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.nn.targets import find_targets
 
 

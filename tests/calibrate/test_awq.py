@@ -12,7 +12,7 @@ from kbit.calibrate.awq import Scaling, fold_layer
 from kbit.calibrate.folds import Fold, find_folds
 from kbit.calibrate.observe import observed
 from kbit.calibrate.sequential import CalibrationReport, encode_sequentially
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.encoders import encode
 from kbit.nn.targets import find_targets
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from kbit.calibrate import CalibrationWindows
 from kbit.calibrate.sequential import CalibrationReport, encode_sequentially
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.nn.targets import find_targets
 
 Make = Callable[[str], nn.Module]

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from kbit.calibrate.observe import observed
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.nn.targets import find_targets
 from kbit.tensor.rotation import reference_rotate
 

@@ -12,7 +12,7 @@ from kbit.calibrate import CalibrationWindows
 from kbit.calibrate.room import Room
 from kbit.calibrate.sequential import calibration_bytes, encode_sequentially
 from kbit.core.errors import SchemeError, StorageError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.nn.targets import find_targets
 
 Make = Callable[[str], nn.Module]

@@ -9,7 +9,8 @@ from torch import nn
 
 from kbit.calibrate import CalibrationReport, CalibrationWindows, encode_sequentially
 from kbit.core.errors import ModelError, NumericsError, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.encoders.gptq import encode_gptq
 from kbit.nn.targets import find_targets

@@ -9,7 +9,8 @@ import pytest
 from kbit.cli.plan_options import byte_count, make_plan
 from kbit.cli.reference import KEYS
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.store.folder import open_model
 
 

@@ -11,7 +11,7 @@ from kbit.allocate import ladder
 from kbit.cli.reference import KEYS
 from kbit.cli.targets import one_way, read_plan, step_ms
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 
 SHORT = ("kmeans2:g64+imp", "int4:g64+imp+gptq", "int8:g64")
 

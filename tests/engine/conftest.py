@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.engine.plan import make_encoder_decoder_plan, make_plan

@@ -8,7 +8,8 @@ import torch
 
 import kbit.model
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.evaluate.size import stored_size

@@ -8,7 +8,8 @@ import pytest
 
 from kbit import native
 from kbit.core.errors import DTypeError, LimitError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed, Patches
 from kbit.engine.patches import unfold

@@ -10,7 +10,8 @@ import torch
 
 from kbit import native
 from kbit.core.errors import LimitError, ModelError, NumericsError, SchemeError, ShapeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.engine_pair import EncoderDecoderEngine, groups
 from kbit.engine.feeds import Feed

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.engine_pair import EncoderDecoderEngine
 from kbit.engine.feeds import Feed

@@ -9,7 +9,8 @@ import transformers
 from torch import nn
 
 import kbit.model
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.engine.feeds import Feed
 from kbit.engine.program_weights import rows_of

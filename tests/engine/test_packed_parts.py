@@ -8,7 +8,8 @@ import torch
 
 import kbit.model
 from kbit.core.errors import ModelError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.engine.program_weights import rows_of
 from kbit.store.folder import open_model

@@ -8,7 +8,8 @@ import torch
 
 import kbit.model
 from kbit.core.errors import DTypeError, LimitError, NumericsError, SchemeError, ShapeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.feeds import Feed, Patches
 from kbit.engine.patches import unfold
 from kbit.engine.plan import make_plan

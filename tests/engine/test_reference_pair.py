@@ -8,7 +8,8 @@ import torch
 
 import kbit.model
 from kbit.core.errors import LimitError, ModelError, NumericsError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.architectures import ENCODER_DECODER_TYPES
 from kbit.engine.feeds import Feed
 from kbit.engine.listing import plan_text

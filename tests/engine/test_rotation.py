@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kbit import native
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.engine_pair import EncoderDecoderEngine
 from kbit.engine.feeds import Feed

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kbit.core.errors import DTypeError, ModelError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.weights import ModelWeights, as_float32
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model

@@ -8,7 +8,8 @@ import pytest
 
 from kbit import native
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.evaluate.tune import SCHEMES, SHAPES, random_matrix, tune
 from kbit.kernels.measure import STREAM_BYTES, Timer

@@ -9,7 +9,8 @@ from tests.engine.models import answer, difference, text
 from torch import nn
 
 from kbit.core.errors import NumericsError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.folding import choose, find
 from kbit.folding.changes import Change
 from kbit.model.folded import fold_module

@@ -9,7 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from kbit.core.scheme import GRIDS, VECTOR_GRIDS, Scheme
+from kbit.core.data_types import GRIDS, VECTOR_GRIDS
+from kbit.core.scheme import Scheme
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "gallery.py"
 

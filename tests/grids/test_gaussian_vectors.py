@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from kbit.core.data_types import VECTOR_BITS
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import VECTOR_BITS, Scheme
+from kbit.core.scheme import Scheme
 from kbit.grids import is_data_dependent, levels_for
 from kbit.grids.gaussian_vectors import gaussian_codebook
 

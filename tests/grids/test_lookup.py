@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kbit.core.data_types import GRIDS
 from kbit.core.errors import NumericsError, SchemeError
-from kbit.core.scheme import GRIDS, KEEP, Scheme
+from kbit.core.scheme import KEEP, Scheme
 from kbit.grids import GRID_TABLE, FittedGrid, is_data_dependent, levels_for
 
 FIXED = [

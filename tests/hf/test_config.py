@@ -13,7 +13,8 @@ from transformers.quantizers import auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 from kbit.hf import KbitConfig, KbitHfQuantizer
 
 SCHEMES = st.sampled_from(

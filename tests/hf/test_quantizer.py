@@ -11,7 +11,7 @@ import transformers
 
 import kbit
 from kbit.core.errors import FormatError, ModelError, NumericsError, SchemeError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.hf import KbitConfig
 from kbit.model.quantize import quantize_folder
 from kbit.nn.packed import PackedModule

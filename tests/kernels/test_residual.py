@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from kbit.core.data_types import GRIDS
 from kbit.core.errors import ShapeError
-from kbit.core.scheme import GRIDS, Scheme
+from kbit.core.scheme import Scheme
 from kbit.kernels import PreparedMatrix
 from kbit.kernels.parts import parts_product
 from kbit.kernels.reference import matmul_exact

@@ -12,7 +12,8 @@ from torch import nn
 import kbit
 from kbit.calibrate import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, ResumeMismatch, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.model import calibrated, load, quantize_folder

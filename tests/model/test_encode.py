@@ -9,7 +9,8 @@ from torch import nn
 
 import kbit
 from kbit.core.errors import DTypeError, ModelError, ShapeError, StorageError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.model import load_into
 from kbit.model.save import plan_of
 from kbit.nn import packed_modules

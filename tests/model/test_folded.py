@@ -17,7 +17,8 @@ from kbit.calibrate.importance import gather_importance
 from kbit.cli.originals import Original, relative_error
 from kbit.cli.quantize import quantize as quantize_verb
 from kbit.core.errors import NumericsError, ResumeMismatch, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.engine.feeds import Feed
 from kbit.engine.listing import plan_text

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 import kbit
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.model import load_into, quantize_folder
 from kbit.nn import set_mode
 from kbit.store.folder import open_model

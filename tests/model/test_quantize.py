@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kbit.core.errors import KbitError, ModelError, NumericsError, ResumeMismatch, StorageError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.core.sizes import bytes_text
 from kbit.model import quantize_folder
 from kbit.store.folder import open_model

@@ -9,7 +9,8 @@ import torch
 
 import kbit.model.weights as module
 from kbit.core.errors import NumericsError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.model.recipe import make_recipe
 from kbit.store.folder import open_model

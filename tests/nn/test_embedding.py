@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from kbit.core.errors import ModelError, ShapeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.nn import KbitEmbedding, swap, unswap
 from kbit.tensor.quantized import QuantizedTensor
 

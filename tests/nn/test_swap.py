@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from kbit.core.errors import ModelError, NumericsError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.nn import KbitConv2d, KbitEmbedding, KbitLinear, packed_modules, set_mode, swap, unswap
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 from kbit.nn import KbitEmbedding, KbitLinear, find_targets, swap
 from kbit.nn.targets import packed_kind
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.store.header import DTYPES, TensorSpec
 from kbit.store.manifest import Manifest, Module
 from kbit.store.model_writer import ModelWriter

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kbit.core.errors import FormatError, IntegrityError, LimitError
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme
 from kbit.store.manifest import FORMAT_VERSION, Manifest, Module, bounded_json, merge_manifests
 
 from .conftest import small_manifest

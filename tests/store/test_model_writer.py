@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from kbit.core.errors import FormatError, LimitError, ResumeMismatch, ShapeError, StorageError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.store.folder import open_model
 from kbit.store.header import TensorSpec
 from kbit.store.journal import Journal

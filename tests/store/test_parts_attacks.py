@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kbit.core.errors import FormatError, KbitError, NumericsError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders import encode
 from kbit.store.accounting import PACKED_PARTS, count_bits
 from kbit.store.folder import open_model

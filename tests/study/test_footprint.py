@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kbit.core.errors import ModelError, SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.engine import Engine
 from kbit.store.folder import open_model
 from kbit.study.advise.footprint import ModelShape, packed_size

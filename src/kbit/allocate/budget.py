@@ -7,7 +7,7 @@ from kbit.allocate.solve import Allocation, allocate, bytes_for_bpw
 from kbit.allocate.units import Unit, plan_of
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.core.sizes import bytes_text
 from kbit.model.quantize import make_manifest
 from kbit.model.recipe import make_recipe

@@ -18,8 +18,9 @@ from kbit.allocate.units import Unit, find_units, stored_bytes
 from kbit.calibrate import CalibrationText, CalibrationWindows, GeneratedText
 from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.core.errors import SchemeError
+from kbit.core.plan import Plan
 from kbit.core.registry import suggest
-from kbit.core.scheme import KEEP, Plan, Scheme
+from kbit.core.scheme import KEEP, Scheme
 from kbit.model.calibrated import as_windows
 from kbit.store.folder import StoredModel, open_model
 from kbit.store.model_writer import DEFAULT_SHARD_BYTES

@@ -5,7 +5,7 @@ Inputs are those of the original model, so that the weights can be tried one by 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,6 +45,7 @@ class Seen:
     target: Target
     model: nn.Module
     inputs: Observation
+    _energies: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     def encode(self, scheme: Scheme, threads: int = 0) -> QuantizedTensor:
         """The weight under one scheme; the model keeps its own values."""
@@ -66,11 +67,12 @@ class Seen:
         found = [one.hessian if one.full else np.diag(one.mean_square) for one in self.inputs.of(self.target)]
         return found if any(hessian.any() for hessian in found) else None
 
-    def error(self, difference: Float32, weights: Float32 | None = None) -> float:
-        """‖ΔW Xᵀ‖² / ‖W Xᵀ‖² of differences [matrices, rows, cols]; both of some rows alone where `weights` has only those."""
-        lost = self.energy(difference)
-        whole = self.energy(self.weights if weights is None else weights)
-        return lost / whole if whole else 0.0
+    def error(self, difference: Float32, every: int = 1) -> float:
+        """‖ΔW Xᵀ‖² / ‖W Xᵀ‖² of differences [matrices, rows, cols]; both of one row in `every` alone, counted from the first."""
+        if every not in self._energies:
+            self._energies[every] = self.energy(self.weights[:, ::every])
+        whole = self._energies[every]
+        return self.energy(difference) / whole if whole else 0.0
 
     def energy(self, values: Float32) -> float:
         """Σ rows of v H vᵀ over all matrices; Σ v² where there is no H."""

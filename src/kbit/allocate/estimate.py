@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from kbit.allocate.derived import partner
-from kbit.allocate.search import SAMPLED_ROWS, SCORED_WINDOWS, SEEN_WINDOWS
+from kbit.allocate.search import PROBE, SAMPLED_ROWS, SCORED_WINDOWS, SEEN_WINDOWS
 from kbit.allocate.sensitivity import Method
 from kbit.allocate.units import Unit
 from kbit.calibrate.arithmetic import Arithmetic
@@ -46,6 +46,7 @@ class Rates:
     Attributes:
         macs: multiply-adds of float32.
         run: multiply-adds of a layer that runs a calibration text in its arithmetic, what lies between its products included.
+        run_float32: the same in float32, as losses are found.
         nearest: weights by the nearest levels, with searched scales.
         path: weights by a trellis.
         compensated, compensated_path: the same with GPTQ, of matrices with many rows.
@@ -53,6 +54,7 @@ class Rates:
 
     macs: float
     run: float
+    run_float32: float
     nearest: float
     path: float
     compensated: float
@@ -67,9 +69,11 @@ class Rates:
         weights, alike = np.random.default_rng(0).standard_normal((2048, 128), np.float32), (np.eye(128, dtype=np.float32) + 1) / 2
         nearest, path = Scheme.parse("nf4:g128:mse"), Scheme.parse("trellis3:g128")
         levels, compensated = Scheme.parse("kmeans4:g128+gptq"), Scheme.parse("trellis3:g128+gptq")
+        run = _run_rate(arithmetic)
         return cls(
             _rate(lambda: one @ one, 768**3),
-            _run_rate(arithmetic),
+            run,
+            run if arithmetic == "float32" else _run_rate("float32"),
             _rate(lambda: encode(weights, nearest), weights.size),
             _rate(lambda: encode(weights, path), weights.size),
             _rate(lambda: encode_gptq(weights, levels, alike), weights.size),
@@ -120,14 +124,15 @@ def estimate(
     if not share:
         return Estimate(0.0, encoding, "measured")
     tries = [(unit, scheme) for unit in units if unit.free for scheme in _tried(unit)]
-    half_run = {way: min(tokens, count * context) * parameters / 2 / rates.macs for way, count in SCORED_WINDOWS.items()}
-    seen = {way: min(tokens, count * context) * _a_token(units, parameters) / rates.macs for way, count in SEEN_WINDOWS.items()}
+    half_run = {way: min(tokens, count * context) * parameters / 2 / rates.run_float32 for way, count in SCORED_WINDOWS.items()}
+    seen = {way: min(tokens, count * context) * _a_token(units, parameters) / rates.run_float32 for way, count in SEEN_WINDOWS.items()}
     measured = seen["measured"] + len(tries) * half_run["measured"] + sum(rates.seconds(unit, scheme) for unit, scheme in tries)
     if (method or choose_method(measured)) == "measured":
         return Estimate(measured, encoding, "measured")
-    sampled = sum(rates.seconds(unit, scheme, SAMPLED_ROWS) + _error_macs(unit) / rates.macs for unit, scheme in tries)
-    gains = _gains(tries, rates)
-    return Estimate(seen["predicted"] + len(units) * half_run["predicted"] + sampled + gains, encoding, "predicted")
+    sampled = sum(rates.seconds(unit, scheme, SAMPLED_ROWS) + _error_macs(unit, SAMPLED_ROWS) / rates.macs for unit, scheme in tries)
+    probed = sum(rates.seconds(unit, PROBE) + 2 * _error_macs(unit) / rates.macs for unit in units)
+    gains = _gains([unit for unit in units if unit.free], rates)
+    return Estimate(seen["predicted"] + len(units) * half_run["predicted"] + sampled + probed + gains, encoding, "predicted")
 
 
 def encoding_seconds(units: Sequence[Unit], chosen: Mapping[str, Scheme], tokens: int, parameters: int, rates: Rates) -> float:
@@ -142,14 +147,15 @@ def _tried(unit: Unit) -> list[Scheme]:
     return [scheme for scheme in unit.schemes if not scheme.is_none and partner(scheme, unit.schemes) is None]
 
 
-def _gains(tries: Sequence[tuple[Unit, Scheme]], rates: Rates) -> float:
-    """Seconds for what methods gain: each on the first weight, all of it, and the factor of every weight's Hessian."""
-    compensated = [(unit, scheme) for unit, scheme in tries if "gptq" in scheme.methods]
+def _gains(units: Sequence[Unit], rates: Rates) -> float:
+    """Seconds for what methods gain: each on the first weight, with and without, and every weight's factor in float64."""
+    compensated = [(unit, scheme) for unit in units for scheme in unit.schemes if "gptq" in scheme.methods]
     if not compensated:
         return 0.0
     first = compensated[0][0].name
+    tried = sum(rates.seconds(u, s) + rates.seconds(u, replace(s, methods=())) for u, s in compensated if u.name == first)
     cubes = {unit.name: matrices * cols**3 for unit, _ in compensated for matrices, _, cols in [logical_shape(unit.shape)]}
-    return sum(rates.seconds(unit, scheme) for unit, scheme in compensated if unit.name == first) + sum(cubes.values()) / rates.macs
+    return tried + 2 * sum(cubes.values()) / rates.macs
 
 
 def _a_token(units: Sequence[Unit], parameters: int) -> int:
@@ -157,10 +163,10 @@ def _a_token(units: Sequence[Unit], parameters: int) -> int:
     return 2 * parameters + sum(int(unit.shape[-1]) ** 2 for unit in units) // 2
 
 
-def _error_macs(unit: Unit) -> int:
-    """Multiply-adds of ΔW H for the rows that a prediction looks at."""
+def _error_macs(unit: Unit, most_rows: int | None = None) -> int:
+    """Multiply-adds of ΔW H, for so many rows of a matrix at most."""
     matrices, rows, cols = logical_shape(unit.shape)
-    return int(matrices * min(rows, SAMPLED_ROWS) * cols**2)
+    return int(matrices * (rows if most_rows is None else min(rows, most_rows)) * cols**2)
 
 
 def _run_rate(arithmetic: Arithmetic) -> float:

@@ -19,8 +19,9 @@ from kbit.allocate.sensitivity import Sensitivity
 from kbit.allocate.solve import Allocation, allocate
 from kbit.allocate.units import Unit, plan_of
 from kbit.core.errors import SchemeError
+from kbit.core.plan import Plan
 from kbit.core.progress import Progress
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.evaluate.speed import bench_folder
 from kbit.kernels.measure import Streamed

@@ -15,7 +15,8 @@ from typing import Literal
 
 from kbit.allocate.units import Unit, stored_bytes
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 
 __all__ = ["QUALITIES", "Quality", "books", "uniform"]
 

@@ -48,7 +48,7 @@ SEEN_WINDOWS: dict[Method, int] = {"measured": 64, "predicted": 32}
 #: rows of a matrix that stand for all in a prediction
 SAMPLED_ROWS = 512
 #: what is measured for a prediction: lossy enough to be seen, not so lossy that it is no small error, and quickly encoded
-_PROBE = Scheme.parse("nf3:g64")
+PROBE = Scheme.parse("nf3:g64")
 
 Try = Callable[[Seen, Scheme], Loss]
 
@@ -123,7 +123,7 @@ def fill_unreached(losses: dict[str, dict[Scheme, Loss]]) -> dict[str, dict[Sche
     }
 
 
-_SAMPLING = digest_json([list(SCORED_WINDOWS.items()), list(SEEN_WINDOWS.items()), SAMPLED_ROWS, _PROBE.text])
+_SAMPLING = digest_json([list(SCORED_WINDOWS.items()), list(SEEN_WINDOWS.items()), SAMPLED_ROWS, PROBE.text])
 
 
 def _work(
@@ -202,14 +202,14 @@ class _Predictor:
 
     def _factor(self, seen: Seen) -> float:
         """Loss of the model for the error of this weight, by one encoding of it."""
-        values = encode_plainly(seen, _PROBE, slice(None), self._threads)
+        values = encode_plainly(seen, PROBE, slice(None), self._threads)
         error = seen.error(values - seen.weights)
         return self._meter.divergence(seen.target, values.reshape(seen.target.shape)) / error if error else 0.0
 
     def _error(self, seen: Seen, scheme: Scheme) -> float:
         step = max(1, seen.weights.shape[1] // SAMPLED_ROWS)
         rows = slice(None, None, step)
-        return seen.error(encode_plainly(seen, scheme, rows, self._threads) - seen.weights[:, rows], seen.weights[:, rows])
+        return seen.error(encode_plainly(seen, scheme, rows, self._threads) - seen.weights[:, rows], step)
 
     def _gain(self, seen: Seen, scheme: Scheme) -> float:
         """What the methods of a scheme make of the error: found on the first weight that is asked for and has inputs.

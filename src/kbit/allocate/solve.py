@@ -8,7 +8,8 @@ from kbit.allocate.knapsack import choose
 from kbit.allocate.sensitivity import Sensitivity
 from kbit.allocate.units import Unit, plan_of
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 
 __all__ = ["Allocation", "Costs", "allocate", "bytes_for_bpw"]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme, TensorKind
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme, TensorKind
 from kbit.model.recipe import make_recipe
 from kbit.store.folder import StoredModel
 from kbit.tensor.quantized import part_bytes

@@ -21,8 +21,9 @@ from kbit import native
 from kbit.cli.tradeoff import NAMES, Row
 from kbit.cli.writer import EngineWriter
 from kbit.core.installation import package_version
+from kbit.core.plan import Plan
 from kbit.core.progress import Progress
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.core.sizes import count_text
 from kbit.engine.beam_options import BeamOptions
 from kbit.engine.generate_options import GenerateOptions

@@ -4,7 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 
 if TYPE_CHECKING:
     from kbit.calibrate import CalibrationText, GeneratedText

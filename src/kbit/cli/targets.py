@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbit.cli.output import Output, columns
 from kbit.core.errors import SchemeError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 
 if TYPE_CHECKING:
     from kbit.allocate.decide import Decision

@@ -1,72 +1,32 @@
-"""Recipes as values: `Scheme` for one tensor, `Plan` for a model.
+"""Recipes as values: `Scheme`, how one tensor is encoded; its text form is that of `kbit.core.scheme_text`.
 
-A scheme has a short text form, used everywhere (command line, file, report):
-
-    text     = grid bits [detail] { ":" option } { "+" method } { "+" part }     |  "16"  (leave the tensor alone)
-    grid     = int | float | log | nf | quantile | dynamic | kmeans | nested | trellis | vq | nvq
-    detail   = "e" N   exponent bits (float)          |  "r" N  levels per octave (log)
-             | "d" N   weights that one code stands for (vq, nvq); bits are then those of one weight, halves too
-    option   = "g" N   weights per scale, -1 per row  |  "asym" | "mse" | "e4m3" | "dq8"
-    method   = "rotate" | "folded" | "awq" | "hqq" | "imp" | "actorder" | "gptq" | "bias", in this order (`kbit.core.methods`)
-    part     = "outlier" P, "lowrank" R, … beside the packed matrix (`kbit.core.parts`)
-
-Examples: ``nf4:g64``, ``int3:g128:asym:mse``, ``float4e2:g32:e4m3``, ``log4r2:g64``, ``kmeans3:g128``, ``int8:g-1``, ``int3:g64+gptq``,
-``vq2d3:g96``, ``vq2.5d2:g128``.
 `Scheme.text` is canonical: equal schemes have equal texts.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from kbit.core.data_types import DEFAULT_EXPONENT_BITS, GRIDS, VECTOR_BITS, VECTOR_GRIDS, vector_text
 from kbit.core.errors import SchemeError
-from kbit.core.methods import METHODS, checked_methods
-from kbit.core.parts import Parts, checked_parts, is_part, read_parts
+from kbit.core.methods import checked_methods
+from kbit.core.parts import Parts, checked_parts, read_parts
 from kbit.core.registry import suggest
 from kbit.core.rotation import rotation_block
+from kbit.core.scheme_text import fields_of
 from kbit.core.shown import shown
 
-__all__ = ["GRIDS", "KEEP", "VECTOR_BITS", "VECTOR_GRIDS", "Plan", "Scheme", "TensorKind"]
+__all__ = ["KEEP", "Scheme", "TensorKind"]
 
 SCHEME_VERSION = 1
 DEFAULT_GROUP_SIZE = 64
-#: characters of a scheme's text, of a pattern, and of all patterns of a plan: plans come from files, and patterns cost time to compile
-MAX_TEXT = 10_000
-MAX_PATTERN = 1_000
-MAX_PATTERNS = 200_000
-
-#: grid → the bits it is defined for
-GRIDS: Mapping[str, range] = {
-    "int": range(1, 9),
-    "float": range(2, 9),
-    "log": range(2, 9),
-    "nf": range(1, 9),
-    "quantile": range(1, 9),
-    "dynamic": range(2, 9),
-    "kmeans": range(1, 9),
-    "nested": range(2, 9),
-    "trellis": range(1, 5),
-    "vq": range(2, 7),
-    "nvq": range(2, 7),
-}
-
-#: grids whose codes stand for several weights, and dims → the bits of a code that they are defined for
-VECTOR_GRIDS = ("vq", "nvq")
-VECTOR_BITS: Mapping[int, tuple[int, ...]] = {2: (2, 3, 4, 5, 6), 3: (3, 6)}
 
 #: bits of all levels of a cascade: encoders choose a weight's codes among all of their sums
 MOST_CASCADE_BITS = 8
 
-#: exponent bits of ``floatK`` without detail: OCP's E2M1, E2M3 and E4M3 where they exist, else what loses least on Gaussian blocks
-DEFAULT_EXPONENT_BITS = {2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 4}
-
 ScaleDType = Literal["fp16", "e4m3", "dq8"]
 ScaleSearch = Literal["absmax", "mse"]
 TensorKind = Literal["linear", "embedding", "head", "conv1d", "conv2d", "experts"]
-
-_HEAD = re.compile(r"([a-z]+)([0-9]+(?:\.5)?)(?:([erd])([0-9]+))?")
-_OPTIONS = ("asym", "mse", "fp16", "e4m3", "dq8", "g64", "g128", "g-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +176,7 @@ class Scheme:
                 raise SchemeError(f"codes of the {self.grid} grid stand for one weight, got dims {self.dims!r}")
             return
         if not _is_int(self.dims) or self.bits not in VECTOR_BITS.get(self.dims, ()):
-            known = ", ".join(_vector_text(bits, dims) for dims, all_bits in VECTOR_BITS.items() for bits in all_bits)
+            known = ", ".join(vector_text(bits, dims) for dims, all_bits in VECTOR_BITS.items() for bits in all_bits)
             raise SchemeError(f"grid {self.grid!r} is defined for {known}, got {self.bits!r} bits a code for {self.dims!r} weights")
         size = self.group_size
         if _is_int(size) and size != -1 and size % (32 * self.dims):
@@ -233,35 +193,7 @@ class Scheme:
         Raises:
             SchemeError: what was not understood, with the closest known word.
         """
-        if not isinstance(text, str):
-            raise SchemeError(f"a scheme is a text such as 'nf4:g64', got {type(text).__name__}")
-        if len(text) > MAX_TEXT:
-            raise SchemeError(f"a scheme has at most {MAX_TEXT} characters, got {len(text)}: {shown(text)}")
-        text = text.strip()
-        if text == "16":
-            return cls("none", 16)
-        start, *words = text.split("+")
-        head, *options = start.split(":")
-        match = _HEAD.fullmatch(head)
-        if match is None:
-            raise SchemeError(
-                f"cannot read scheme {shown(text)}: expected a grid and its bits first, such as 'nf4'; {suggest(head, GRIDS)}"
-            )
-        grid, bits, letter, detail = match.groups()
-        if grid not in GRIDS:  # "none" too: its text is "16"
-            raise SchemeError(f"unknown grid {shown(grid)}: {suggest(grid, GRIDS)}")
-        values: dict[str, Any] = {"grid": grid, **_size_of_code(grid, bits, letter, detail, text)}
-        for option in options:
-            key, value = _parse_option(option, text)
-            if key in values:
-                raise SchemeError(f"scheme {shown(text)} gives {key} twice")
-            values[key] = value
-        if "group_size" not in values and values.get("dims") == 3:
-            values["group_size"] = 96
-        first = next((index for index, word in enumerate(words) if is_part(word)), len(words))
-        if late := [word for word in words[first:] if word in METHODS]:
-            raise SchemeError(f"expected methods before parts in scheme {shown(text)}, got {late[0]!r} after {words[first]!r}")
-        return cls(**values, methods=tuple(words[:first]), parts=tuple(words[first:]))
+        return cls(**fields_of(text))
 
     @property
     def _searched_anyway(self) -> bool:
@@ -277,7 +209,7 @@ class Scheme:
         """Canonical text form; `Scheme.parse(scheme.text) == scheme`."""
         if self.is_none:
             return "16"
-        parts = [f"{self.grid}{_vector_text(self.bits, self.dims)}" if self.dims > 1 else f"{self.grid}{self.bits}"]
+        parts = [f"{self.grid}{vector_text(self.bits, self.dims)}" if self.dims > 1 else f"{self.grid}{self.bits}"]
         if self.exponent_bits is not None:
             parts[0] += f"e{self.exponent_bits}"
         if self.per_octave is not None and self.per_octave != 1:
@@ -338,149 +270,9 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(digits: str) -> int:
-    """Value of decimal digits; beyond nine of them, some value that no field accepts."""
-    return int(digits.lstrip("0")[:10] or "0")
-
-
-def _vector_text(bits: int, dims: int) -> str:
-    """Bits of one weight and dims: ``2d3``, ``2.5d2``."""
-    return f"{bits / dims:g}d{dims}"
-
-
-def _size_of_code(grid: str, bits: str, letter: str | None, detail: str, text: str) -> dict[str, Any]:
-    """Bits of a code and the detail's field, from what a text's head says."""
-    if grid in VECTOR_GRIDS:
-        if letter != "d":
-            raise SchemeError(f"scheme {shown(text)} lacks the weights that one code stands for: expected '{grid}2d3' or '{grid}2d2'")
-        dims = _number(detail)
-        whole, _, half = bits.partition(".")
-        return {"bits": (2 * _number(whole) + bool(half)) * dims // 2, "dims": dims}
-    if "." in bits:
-        raise SchemeError(f"bits of the {grid} grid are whole numbers, got {bits} in scheme {shown(text)}")
-    fields = {"e": "exponent_bits", "r": "per_octave", "d": "dims"}
-    return {"bits": _number(bits)} | ({} if letter is None else {fields[letter]: _number(detail)})
-
-
 def _valid_group(group_size: int) -> bool:
     return group_size == -1 or (16 <= group_size <= 1024 and group_size % 16 == 0)
 
 
-def _parse_option(option: str, text: str) -> tuple[str, Any]:
-    if match := re.fullmatch(r"g(-?[0-9]{1,9})", option):
-        return "group_size", int(match[1])
-    if option == "asym":
-        return "symmetric", False
-    if option == "mse":
-        return "scale_search", option
-    if option in ("fp16", "e4m3", "dq8"):
-        return "scale_dtype", option
-    if option in METHODS or is_part(option):
-        raise SchemeError(
-            f"{option!r} is a {'method' if option in METHODS else 'part'} in scheme {shown(text)}: "
-            f"expected it at the end after a '+', such as 'int3:g64+{option}'"
-        )
-    raise SchemeError(f"unknown option {shown(option)} in scheme {shown(text)}: {suggest(option, _OPTIONS)}")
-
-
 #: the scheme that leaves a tensor as it is
 KEEP = Scheme("none", 16)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which scheme each module of a model gets.
-
-    The first rule that matches decides: `skip` (left alone), then `rules`, then `embedding` / `head` by kind, then `default`.
-    Patterns are regular expressions searched in the module's dotted name. A head tied to the embedding takes the embedding's
-    scheme, since both are one tensor.
-    """
-
-    default: Scheme
-    embedding: Scheme = KEEP
-    head: Scheme = KEEP
-    rules: tuple[tuple[str, Scheme], ...] = ()
-    skip: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.rules, list | tuple) or any(not isinstance(rule, list | tuple) or len(rule) != 2 for rule in self.rules):
-            raise SchemeError(f"plan rules are (pattern, scheme) pairs, got {shown(self.rules)}")
-        if not isinstance(self.skip, list | tuple):
-            raise SchemeError(f"plan skip is a list of patterns, got {shown(self.skip)}")
-        object.__setattr__(self, "rules", tuple((pattern, scheme) for pattern, scheme in self.rules))
-        object.__setattr__(self, "skip", tuple(self.skip))
-        for scheme in (self.default, self.embedding, self.head, *(scheme for _, scheme in self.rules)):
-            if not isinstance(scheme, Scheme):
-                raise SchemeError(f"a plan holds schemes (Scheme.parse reads a text), got {shown(scheme)}")
-        _check_patterns((*self.skip, *(pattern for pattern, _ in self.rules)))
-
-    @classmethod
-    def of(cls, scheme: "Plan | Scheme | str") -> "Plan":
-        """A plan from a plan, a scheme or a scheme's text (embeddings and head stay in 16 bits)."""
-        if isinstance(scheme, Plan):
-            return scheme
-        return cls(scheme if isinstance(scheme, Scheme) else Scheme.parse(scheme))
-
-    def scheme_for(self, name: str, kind: TensorKind) -> Scheme:
-        """The scheme of module `name`."""
-        if any(re.search(pattern, name) for pattern in self.skip):
-            return KEEP
-        for pattern, scheme in self.rules:
-            if re.search(pattern, name):
-                return scheme
-        if kind == "embedding":
-            return self.embedding
-        return self.head if kind == "head" else self.default
-
-    def with_default(self, scheme: Scheme) -> "Plan":
-        """The same plan with another default."""
-        return replace(self, default=scheme)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON object; schemes by their text."""
-        return {
-            "default": self.default.text,
-            "embedding": self.embedding.text,
-            "head": self.head.text,
-            "rules": [[pattern, scheme.text] for pattern, scheme in self.rules],
-            "skip": list(self.skip),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Plan from its JSON object; unknown keys are refused."""
-        if not isinstance(value, Mapping) or "default" not in value:
-            raise SchemeError("a plan is a JSON object with a 'default' scheme")
-        known = {field.name for field in fields(cls)}
-        for key in value:
-            if key not in known:
-                raise SchemeError(f"unknown plan key {shown(key)}: {suggest(str(key), known)}")
-        rules, skip = value.get("rules", []), value.get("skip", [])
-        if not (isinstance(rules, list) and all(isinstance(rule, list) and len(rule) == 2 for rule in rules)):
-            raise SchemeError("plan 'rules' is a list of [pattern, scheme] pairs")
-        if not isinstance(skip, list):
-            raise SchemeError("plan 'skip' is a list of patterns")
-        return cls(
-            default=Scheme.parse(value["default"]),
-            embedding=Scheme.parse(value.get("embedding", "16")),
-            head=Scheme.parse(value.get("head", "16")),
-            rules=tuple((pattern, Scheme.parse(scheme)) for pattern, scheme in rules),
-            skip=tuple(skip),
-        )
-
-
-def _check_patterns(patterns: tuple[object, ...]) -> None:
-    length = 0
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise SchemeError(f"a plan pattern is a text, got {shown(pattern)}")
-        if len(pattern) > MAX_PATTERN:
-            raise SchemeError(f"a plan pattern has at most {MAX_PATTERN} characters, got {len(pattern)}: {shown(pattern)}")
-        length += len(pattern)
-    if length > MAX_PATTERNS:
-        raise SchemeError(f"the patterns of a plan have at most {MAX_PATTERNS} characters together, got {length}")
-    for pattern in dict.fromkeys(patterns):
-        try:
-            re.compile(str(pattern))
-        except (re.error, OverflowError, RecursionError) as error:
-            raise SchemeError(f"plan pattern {shown(pattern)} is not a regular expression: {error}") from None

@@ -3,7 +3,7 @@
 The levels of fixed grids are part of the file format: a packed file names its scheme and readers recompute them, so they must
 never change, not by one bit. Fitted grids depend on the tensor and are stored with it.
 
-A new data type is a file beside this one, a line in `GRID_TABLE`, and its name and bits in `kbit.core.scheme.GRIDS`.
+A new data type is a file beside this one, a line in `GRID_TABLE`, and its name and bits in `kbit.core.data_types.GRIDS`.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ class FittedVectors:
 
 Grid = FixedGrid | FittedGrid | FixedVectors | FittedVectors
 
-#: grid name → data type; the names are those of `kbit.core.scheme.GRIDS`
+#: grid name → data type; the names are those of `kbit.core.data_types.GRIDS`
 GRID_TABLE: Registry[Grid] = Registry("grid")
 GRID_TABLE.register("int")(FixedGrid(linear_levels))
 GRID_TABLE.register("float")(FixedGrid(float_levels))

@@ -3,7 +3,7 @@
     {"quant_method": "kbit", "version": 1,
      "default": "nf4:g64", "embedding": "16", "head": "16", "rules": [[pattern, scheme], …], "skip": [pattern, …]}
 
-The plan's own keys (`kbit.core.scheme.Plan.to_json`) stand beside two fixed ones. How a model is run (``mode``, ``dequantize``) is
+The plan's own keys (`kbit.core.plan.Plan.to_json`) stand beside two fixed ones. How a model is run (``mode``, ``dequantize``) is
 a matter of each load: both keys are written only when they differ from their defaults.
 """
 
@@ -16,8 +16,9 @@ from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from kbit.core.errors import SchemeError
+from kbit.core.plan import Plan
 from kbit.core.registry import suggest
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.core.shown import shown
 
 __all__ = ["CONFIG_VERSION", "QUANT_METHOD", "KbitConfig", "Mode"]

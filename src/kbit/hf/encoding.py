@@ -18,7 +18,7 @@ from transformers.core_model_loading import ConversionOps
 
 from kbit.core.errors import KbitError, ModelError, ShapeError
 from kbit.core.methods import refuse_folded, refuse_uncalibrated
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.encoders.nearest import encode
 from kbit.hf.ties import as_tied, packed_layer, take_ties, weight_names
 from kbit.kernels import Mode

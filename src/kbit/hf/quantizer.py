@@ -21,7 +21,7 @@ from transformers.quantizers.base import HfQuantizer
 from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.installation import package_version
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.hf.config import QUANT_METHOD, KbitConfig
 from kbit.hf.encoding import EncodeOnLoad, Encoding
 from kbit.hf.saving import sealed_save

@@ -13,7 +13,8 @@ from typing import Any
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from kbit.core.errors import FormatError, ModelError, NumericsError
-from kbit.core.scheme import KEEP, Plan, Scheme, TensorKind
+from kbit.core.plan import Plan
+from kbit.core.scheme import KEEP, Scheme, TensorKind
 from kbit.hf.ties import as_tied, drop_aliases, packed_layer, share_aliases, take_ties, weight_names
 from kbit.kernels import Mode
 from kbit.nn.swap import swap_targets

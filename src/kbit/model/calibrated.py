@@ -21,7 +21,7 @@ from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, chec
 from kbit.calibrate.text import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.methods import needs_inputs, refuse_uncalibrated
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.model.architecture import Origin, to_array
 from kbit.model.folded import place_folded
 from kbit.model.load import load_ordinary

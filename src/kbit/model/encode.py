@@ -16,8 +16,9 @@ from kbit.calibrate.sequential import encode_sequentially
 from kbit.calibrate.text import CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.methods import needs_inputs, refuse_folded, refuse_uncalibrated
+from kbit.core.plan import Plan
 from kbit.core.progress import Progress
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode as encode_nearest
 from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.kernels import Mode

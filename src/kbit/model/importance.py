@@ -9,8 +9,8 @@ from kbit.calibrate.arithmetic import ArithmeticChoice, arithmetic_for
 from kbit.calibrate.importance import Importance, gather_importance, read_importance
 from kbit.core.errors import ModelError, SchemeError, StorageError
 from kbit.core.methods import NEEDS_INPUTS
+from kbit.core.plan import Plan
 from kbit.core.progress import Progress
-from kbit.core.scheme import Plan
 from kbit.model.calibrated import Calibration, as_windows
 from kbit.model.load import load_ordinary
 from kbit.model.recipe import Recipe

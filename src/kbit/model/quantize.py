@@ -19,8 +19,9 @@ from kbit.calibrate.text import CalibrationWindows
 from kbit.core.digest import digest_bytes
 from kbit.core.errors import ModelError, SchemeError
 from kbit.core.memory import peak_rss_bytes
+from kbit.core.plan import Plan
 from kbit.core.progress import Progress
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.core.sizes import bytes_text
 from kbit.folding.choose import DEFAULT_FOLD, FoldChoice
 from kbit.model.calibrated import CalibratedModel, Calibration, as_windows, needs_calibration

@@ -10,8 +10,9 @@ from torch import nn
 
 from kbit.core.errors import DTypeError, ModelError
 from kbit.core.methods import refuse_folded
+from kbit.core.plan import Plan
 from kbit.core.rotation import MIN_BLOCK
-from kbit.core.scheme import Plan, Scheme, TensorKind
+from kbit.core.scheme import Scheme, TensorKind
 from kbit.model.architecture import Origin, build_skeleton, find_origins
 from kbit.nn.targets import HEAD_NAMES, Kept, find_targets
 from kbit.store.folder import StoredModel

@@ -13,7 +13,7 @@ from torch import nn
 
 from kbit.calibrate import CALIBRATION_ATTRIBUTE
 from kbit.core.errors import DTypeError, IntegrityError, ModelError, SchemeError
-from kbit.core.scheme import Plan
+from kbit.core.plan import Plan
 from kbit.model.architecture import TAGS, to_array
 from kbit.model.encode import PLAN_ATTRIBUTE
 from kbit.model.quantize import quantization_config

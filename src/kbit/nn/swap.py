@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kbit.core.errors import ModelError
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.encoders.nearest import encode
 from kbit.kernels import Mode
 from kbit.nn.conv import KbitConv1D, KbitConv2d

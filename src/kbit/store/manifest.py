@@ -15,9 +15,10 @@ from typing import Any, Self, TypeVar, get_args
 from kbit.core.digest import digest_json
 from kbit.core.errors import FormatError, IntegrityError, LimitError, SchemeError
 from kbit.core.installation import package_version
+from kbit.core.plan import Plan
 from kbit.core.registry import suggest
 from kbit.core.rotation import MIN_BLOCK, rotation_block
-from kbit.core.scheme import Plan, Scheme, TensorKind
+from kbit.core.scheme import Scheme, TensorKind
 from kbit.core.shown import shown
 from kbit.core.strict_json import dump_json, held_bytes, parse_json
 

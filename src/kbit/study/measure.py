@@ -20,7 +20,8 @@ from kbit import native
 from kbit.core.errors import NumericsError
 from kbit.core.installation import package_version, version_of
 from kbit.core.memory import peak_rss_bytes, reset_peak_rss
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.evaluate.divergence import Comparison, compare
 from kbit.evaluate.models import load_causal_model
 from kbit.evaluate.size import SizeReport, stored_size

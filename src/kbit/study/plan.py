@@ -36,10 +36,11 @@ from itertools import product
 from pathlib import Path
 from typing import Self
 
+from kbit.core.data_types import GRIDS
 from kbit.core.errors import SchemeError
 from kbit.core.methods import needs_inputs
 from kbit.core.registry import suggest
-from kbit.core.scheme import GRIDS, KEEP, Scheme
+from kbit.core.scheme import KEEP, Scheme
 from kbit.core.tables import Table, read_toml
 
 __all__ = ["CalibrationPlan", "PlannedModel", "PlannedScheme", "SpeedPlan", "StudyPlan", "TaskPlan", "TextPlan"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.plan import Plan
+from kbit.core.scheme import Scheme
 from kbit.engine.cache import CacheFormat
 from kbit.native import int8_roof, memory_roof
 from kbit.study.advise.footprint import Footprint

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from kbit.core.errors import ModelError, SchemeError
+from kbit.core.plan import Plan
 from kbit.core.registry import suggest
-from kbit.core.scheme import Plan, Scheme
+from kbit.core.scheme import Scheme
 from kbit.engine.architectures import ENCODER_DECODER_TYPES, describe
 from kbit.engine.builder import Builder
 from kbit.engine.cache import PAGE_POSITIONS, CacheFormat
