@@ -137,3 +137,18 @@ def test_refusals(make_model: Make, ids: torch.Tensor) -> None:
         broken.get_parameter("model.layers.1.input_layernorm.weight").data[3] = float("nan")
         with pytest.raises(NumericsError, match=r"model.layers.1.self_attn.q_proj: expected (a )?finite"):
             encoded(broken, f"int3:g16{method}", ids)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_a_spent_model_gives_its_weights_back(kind: str, make_model: Make, ids: torch.Tensor) -> None:
+    plan = "int3:g16+imp+gptq"
+    kept, spent = make_model(kind), make_model(kind)
+    expected, found = encoded(kept, plan, ids), encoded(spent, plan, ids, spend=True)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert np.array_equal(tensor.weight, expected[name].weight)
+        assert np.array_equal(tensor.scale, expected[name].scale)
+    emptied = {name for name, parameter in spent.named_parameters() if parameter.numel() == 0}
+    targets, _ = find_targets(spent := make_model(kind), Plan.of(plan).scheme_for)
+    assert emptied == {target.parameter for target in targets if "layers." in target.name or ".h." in target.name}
+    assert all(parameter.numel() for parameter in kept.parameters())

@@ -38,7 +38,7 @@ def walk_through(walk: LayerWalk) -> None:
 def test_layer_by_layer_is_the_whole_model(
     kind: str, batch_tokens: int, make_model: Callable, ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbit.calibrate.walk._BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("kbit.calibrate.walk.BATCH_TOKENS", batch_tokens)
     model = make_model(kind)
     expected = heads_input(model, lambda: model(input_ids=ids))
     with LayerWalk(model, ids) as walk:

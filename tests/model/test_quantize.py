@@ -349,6 +349,48 @@ def test_memory_stays_far_below_the_model(tmp_path: Path) -> None:
     assert peak <= 1.1 * estimate
 
 
+CALIBRATED_DRIVER = """
+import sys
+import numpy as np
+import transformers.models.llama.modeling_llama
+from kbit.calibrate import CalibrationWindows
+from kbit.core.memory import peak_rss_bytes, rss_bytes
+from kbit.model import quantize_folder
+before = rss_bytes()
+ids = np.random.default_rng(0).integers(0, 8192, (8, 256))
+result = quantize_folder(sys.argv[1], sys.argv[2], sys.argv[3], calibration=CalibrationWindows(ids), progress=False)
+print(before, peak_rss_bytes(), result.estimate_bytes, result.source_bytes)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["int4:g64+imp", "int4:g64+gptq"])
+def test_memory_of_a_calibration_is_foretold(scheme: str, tmp_path: Path) -> None:
+    """Twelve layers of 8 MB in bfloat16: what one layer takes does not add up over them."""
+    source, hidden, width = tmp_path / "source", 512, 2048
+    source.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 8192, "hidden_size": hidden,
+        "intermediate_size": width, "num_hidden_layers": 12, "num_attention_heads": 8, "num_key_value_heads": 8, "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    (source / "config.json").write_text(json.dumps(config))
+    shapes = {f"self_attn.{part}_proj": (hidden, hidden) for part in "qkvo"}
+    shapes |= {"mlp.gate_proj": (width, hidden), "mlp.up_proj": (width, hidden), "mlp.down_proj": (hidden, width)}
+    draw = torch.Generator().manual_seed(0)
+    weights = {"model.embed_tokens.weight": torch.randn(8192, hidden, generator=draw), "model.norm.weight": torch.ones(hidden)}
+    for layer in range(12):
+        for name, shape in shapes.items():
+            weights[f"model.layers.{layer}.{name}.weight"] = torch.randn(shape, generator=draw) / 30
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"model.layers.{layer}.{name}.weight"] = torch.ones(hidden)
+    save_file({name: weight.bfloat16() for name, weight in weights.items()}, source / "model.safetensors")
+    arguments = [sys.executable, "-c", CALIBRATED_DRIVER, source, tmp_path / "out", scheme]
+    before, peak, estimate, size = map(int, subprocess.run(arguments, check=True, capture_output=True, env=os.environ).stdout.split())
+    assert size > 100_000_000
+    assert peak <= 1.05 * estimate
+    assert estimate - before < 4 * size
+
+
 def test_errors_are_kbits_own(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "absent"):

@@ -4,7 +4,8 @@
     layer 0, 1, …    run it on the hidden states and gather its inputs → encode its weights → put their decoded values in → run it again
     the head         by its inputs from the encoded layers
 
-Weights stay those of the model until their layer's inputs are gathered; after that the model holds decoded values, in float32.
+Weights stay those of the model until their layer's inputs are gathered; after that the model holds decoded values, in float32, or none:
+a model that is of no further use (`spend`) gives back the weights of every layer that has been run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from kbit.calibrate.moments import InputMoments
 from kbit.calibrate.observe import Observation, needs_hessian, observed
 from kbit.calibrate.room import Room
 from kbit.calibrate.text import CalibrationWindows
-from kbit.calibrate.walk import LayerWalk, find_layers
+from kbit.calibrate.walk import BATCH_TOKENS, LayerWalk, find_layers
 from kbit.core.errors import KbitError, ModelError, NumericsError, SchemeError
+from kbit.core.memory import give_back_freed
 from kbit.core.methods import NEEDS_INPUTS, needs_inputs
 from kbit.core.scheme import Scheme
 from kbit.encoders.gptq import encode_gptq
@@ -34,6 +36,9 @@ from kbit.nn.targets import Target
 from kbit.tensor.quantized import QuantizedTensor
 
 __all__ = ["CalibrationReport", "calibration_bytes", "check_methods", "encode_alone", "encode_sequentially"]
+
+#: results of a layer that a batch has at a time, each as wide as its widest
+_BETWEEN = 5
 
 Known = Callable[[str], QuantizedTensor | None]
 
@@ -122,6 +127,7 @@ def encode_sequentially(
     room: Room | None = None,
     arithmetic: Arithmetic = "float32",
     threads: int = 0,
+    spend: bool = False,
 ) -> Iterator[tuple[Target, QuantizedTensor]]:
     """Encode `targets` of `model`, in the order of its layers; the model's weights become the decoded ones on the way.
 
@@ -134,6 +140,7 @@ def encode_sequentially(
         room: where Hessians are gathered; None for main memory.
         arithmetic: in which the model runs.
         threads: threads of the native encoder; the result does not depend on it.
+        spend: weights of a layer are emptied once it has been run; what is no target stays.
 
     Raises:
         SchemeError: a method where there are no inputs.
@@ -157,6 +164,8 @@ def encode_sequentially(
             yield from work.encode(layer, work.observe(layer, lambda: walk.run(index, keep=False)))  # noqa: B023 (called at once)
             if last or index + 1 < len(layers):
                 walk.run(index, keep=True)
+            if spend:
+                _empty(model, layer)
             walk.close(index)
         yield from work.encode(last, work.observe(last, walk.finish))
 
@@ -211,6 +220,7 @@ class _Sequence:
             if "bias" in target.scheme.methods:
                 self._correct(target, quantized, inputs)
             _place(self._model, target, quantized)
+            give_back_freed()
             yield target, quantized
 
     def _encoder(self, target: Target, inputs: Observation) -> Callable[[NDArray[np.float32], Scheme, str], QuantizedTensor]:
@@ -253,6 +263,12 @@ def _place(model: nn.Module, target: Target, quantized: QuantizedTensor) -> None
     parameter.copy_(values.reshape(parameter.shape))
 
 
+def _empty(model: nn.Module, targets: Sequence[Target]) -> None:
+    for target in targets:
+        parameter = model.get_parameter(target.parameter)
+        parameter.data = parameter.data.new_empty(0)
+
+
 def _check_vocabulary(model: nn.Module, windows: CalibrationWindows) -> None:
     size = getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(size, int) and int(windows.ids.max()) >= size:
@@ -260,28 +276,32 @@ def _check_vocabulary(model: nn.Module, windows: CalibrationWindows) -> None:
 
 
 def calibration_bytes(model: nn.Module, targets: Sequence[Target], windows: CalibrationWindows, limit_bytes: int | None = None) -> int:
-    """Memory that `encode_sequentially` takes beside the model: an upper bound, 0 where the model cannot be walked through.
+    """Memory that `encode_sequentially` takes beside the model as it is: an upper bound, 0 where the model cannot be walked through.
 
-    Hidden states, one layer in float32, its Hessians (layers that share their input really share one; at most `limit_bytes`), and GPTQ's
-    work on one weight.
+    Hidden states, embeddings, head and one layer in float32, its Hessians (layers that share their input really share one; at most
+    `limit_bytes`), and the larger of GPTQ's work on one weight and of what lies between the products of a batch.
     """
     try:
         name, layers = find_layers(model)
     except KbitError:
         return 0
     width = getattr(getattr(model, "config", None), "hidden_size", 0) or 0
-    moments, work = [0], [0]
+    moments, work, widest = [0], [0], int(width)
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    outside = sum(4 * parameter.numel() for parameter in model.parameters() if id(parameter) not in inside)
     for index, layer in enumerate(layers):
-        inside = [target for target in targets if target.name.startswith(f"{name}.{index}.") and needs_inputs(target.scheme.methods)]
-        hessians = sum(_moments_bytes(target) for target in inside)
+        weighed = [target for target in targets if target.name.startswith(f"{name}.{index}.") and needs_inputs(target.scheme.methods)]
+        hessians = sum(_moments_bytes(target) for target in weighed)
+        widest = max([widest, *(max(target.shape[-2:]) for target in weighed)])
         moments.append(
             (hessians if limit_bytes is None else min(hessians, limit_bytes))
             + sum(4 * parameter.numel() for parameter in layer.parameters())
         )
         work += [
-            16 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in inside if "gptq" in target.scheme.methods
+            24 * target.shape[-2] * target.shape[-1] + 24 * target.shape[-1] ** 2 for target in weighed if "gptq" in target.scheme.methods
         ]
-    return 4 * windows.tokens * int(width) + max(moments) + max(work)
+    between = _BETWEEN * 4 * min(windows.tokens, BATCH_TOKENS) * widest
+    return 4 * windows.tokens * int(width) + outside + max(moments) + max(*work, between)
 
 
 def _moments_bytes(target: Target) -> int:

@@ -18,11 +18,12 @@ from torch import nn
 
 from kbit.calibrate.arithmetic import Arithmetic
 from kbit.core.errors import ModelError
+from kbit.core.memory import give_back_freed
 
-__all__ = ["LayerWalk", "find_layers"]
+__all__ = ["BATCH_TOKENS", "LayerWalk", "find_layers"]
 
 #: tokens that a batch of windows has at most
-_BATCH_TOKENS = 8192
+BATCH_TOKENS = 8192
 
 
 def find_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -60,7 +61,7 @@ class LayerWalk:
         self.name, listed = find_layers(model)
         self.layers = list(listed)
         self._model, self._list = model, listed
-        self._batches = list(torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])))
+        self._batches = list(torch.split(ids, max(1, BATCH_TOKENS // ids.shape[1])))
         self._states: list[torch.Tensor] = []
         self._arguments: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._returns_tuple = False
@@ -84,8 +85,9 @@ class LayerWalk:
         return layer
 
     def close(self, index: int) -> None:
-        """Give layer `index` its dtypes back."""
+        """Give layer `index` its dtypes back, and the system what was freed since the last one."""
         self._narrow(_tensors(self.layers[index]))
+        give_back_freed()
 
     @torch.no_grad()
     def start(self) -> None:

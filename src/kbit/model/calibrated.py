@@ -1,8 +1,8 @@
 """The part of `quantize_folder` that looks at inputs: a checkpoint whose plan has methods is encoded layer by layer.
 
-The model is loaded whole, in the checkpoint's own dtype; beside it lie hidden states and the Hessians of one layer at a time. Every
-finished weight is in the journal. After a kill the text is run again through what is encoded already, which costs one pass and no
-encoding, and the bytes are those of an uninterrupted run.
+The model is loaded whole, in the checkpoint's own dtype; beside it lie hidden states and the Hessians of one layer at a time. A layer
+that has been run gives its weights back. Every finished weight is in the journal. After a kill the text is run again through what is
+encoded already, which costs one pass and no encoding, and the bytes are those of an uninterrupted run.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from kbit.calibrate.room import Room
 from kbit.calibrate.sequential import CalibrationReport, calibration_bytes, check_methods, encode_sequentially
 from kbit.calibrate.text import CalibrationText, CalibrationWindows
 from kbit.core.errors import ModelError, SchemeError
+from kbit.core.memory import rss_bytes
 from kbit.core.methods import needs_inputs, refuse_uncalibrated
 from kbit.core.plan import Plan
 from kbit.model.architecture import Origin, to_array
@@ -81,7 +82,7 @@ class CalibratedModel:
 
     Attributes:
         report: what the text reached; complete after `encode_into`.
-        estimate_bytes: memory beside the model that will be needed.
+        estimate_bytes: memory that will be needed beside what is resident once the model is loaded.
     """
 
     def __init__(
@@ -94,7 +95,10 @@ class CalibratedModel:
         """
         dtypes = {unit.origin.dtype for unit in recipe.packed.values()}
         dtype = _DTYPES.get(next(iter(dtypes)), torch.float32) if len(dtypes) == 1 else torch.float32
+        before = rss_bytes()
         self._model, self._windows = load_ordinary(stored.path, dtype=dtype), windows
+        whole = sum(parameter.numel() * parameter.element_size() for parameter in self._model.parameters())
+        unread = max(0, whole - (rss_bytes() - before))  # files are mapped, and read as their values are
         self._room, self._arithmetic = room, arithmetic
         found, _ = find_targets(self._model, plan.scheme_for)
         self._targets = [
@@ -105,7 +109,7 @@ class CalibratedModel:
         place_folded(self._model, stored, recipe)
         self._changes = any({"awq", "bias"} & set(target.scheme.methods) for target in self._targets)
         self.report = CalibrationReport.of(windows)
-        self.estimate_bytes = calibration_bytes(self._model, self._targets, windows, room.limit_bytes)
+        self.estimate_bytes = unread + calibration_bytes(self._model, self._targets, windows, room.limit_bytes)
 
     def encode_into(self, writer: ModelWriter, *, threads: int, done: Callable[[str], None]) -> None:
         """Write every weight of the recipe that `writer` does not have yet; `done` is called after each."""
@@ -122,6 +126,7 @@ class CalibratedModel:
             room=self._room,
             arithmetic=self._arithmetic,
             threads=threads,
+            spend=True,
         )
         for target, quantized in found:
             if target.name in pending:
