@@ -2,6 +2,7 @@
 
     python benchmarks/laws.py --json benchmarks/results/laws.json
     python benchmarks/laws.py --rows studies/quill.csv --json benchmarks/results/laws_quill.json
+    python benchmarks/laws.py --rows studies/quill.csv --beyond studies/quill-105m.csv --json benchmarks/results/laws_beyond.json
     python benchmarks/laws.py --default src/kbit/data/laws.json       # fit the laws that come with the package
 
 Rows are published ones (`tests/study/published.csv`: tables of the GPTQ paper and repository and of llama.cpp, each row with its source) or
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=PUBLISHED)
     parser.add_argument("--budgets", type=int, default=200)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--beyond", type=Path, help="only hold the laws of --rows against rows of other models of the same family")
     parser.add_argument("--default", type=Path, help="only fit the laws that come with the package, and keep them here")
     options = parser.parse_args()
     rows = read_rows(options.rows)
@@ -50,6 +52,10 @@ def main() -> None:
         print(f"wrote {options.default}: {rounded.latency}")
         return
     header = print_header("laws")
+    if options.beyond:
+        facts = {"benchmark": "laws beyond", "machine": header, "rows": len(rows), "models": len({row.model for row in rows})}
+        save(options.json, facts | {"beyond": beyond(rows, read_rows(options.beyond))})
+        return
     fitting = fit_laws(rows, draws=0)
     result = {
         "benchmark": "laws",
@@ -68,6 +74,35 @@ def main() -> None:
     }
     print(json.dumps({name: result[name] for name in ("coverage", "unseen", "latency", "advice")}, indent=1))
     save(options.json, result)
+
+
+def beyond(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
+    """Rows of models that no law has seen, predicted from their size and scheme: errors of log perplexity, and how many lie in their interval.
+
+    Damage is what a row loses beside its own original, predicted and measured alike, so that it does not depend on how well that one was foretold.
+    """
+    said = predict_rows(LawBook.of(fit_laws(rows, draws=0)), others)
+    log = {(row.model, row.precision): (float(np.log(one.perplexity)), float(np.log(row.perplexity or 0))) for row, one in zip(others, said, strict=True)}
+    originals = {row.model: log[row.model, row.precision] for row in others if row.is_original}
+    cells = []
+    for row, one in zip(others, said, strict=True):
+        predicted, measured = log[row.model, row.precision]
+        cell = {"params": row.params, "precision": row.precision, "perplexity": row.perplexity, **one.to_json(), "error": predicted - measured}
+        cell["inside"] = one.low <= (row.perplexity or 0) <= one.high
+        if not row.is_original:
+            cell |= {"damage": measured - originals[row.model][1], "predicted_damage": predicted - originals[row.model][0]}
+        cells.append(cell | {"group": "16 bits" if row.is_original else f"{row.method} {row.bits:g}"})
+    table: dict[str, Any] = {}
+    for group in dict.fromkeys(cell["group"] for cell in cells):
+        of = [cell for cell in cells if cell["group"] == group]
+        table[group] = {"rows": len(of), "error": _median([abs(cell["error"]) for cell in of]), "inside": sum(cell["inside"] for cell in of)}
+        if "damage" in of[0]:
+            table[group] |= {
+                "damage": _median([cell["damage"] for cell in of]),
+                "damage_error": _median([abs(cell["predicted_damage"] - cell["damage"]) for cell in of]),
+            }
+        print(group, table[group])
+    return {"groups": table, "cells": cells}
 
 
 def forms(fitting: Fitting) -> list[dict[str, Any]]:
