@@ -82,12 +82,21 @@ def beyond(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
     Damage is what a row loses beside its own original, predicted and measured alike, so that it does not depend on how well that one was foretold.
     """
     said = predict_rows(LawBook.of(fit_laws(rows, draws=0)), others)
-    log = {(row.model, row.precision): (float(np.log(one.perplexity)), float(np.log(row.perplexity or 0))) for row, one in zip(others, said, strict=True)}
+    log = {
+        (row.model, row.precision): (float(np.log(one.perplexity)), float(np.log(row.perplexity or 0)))
+        for row, one in zip(others, said, strict=True)
+    }
     originals = {row.model: log[row.model, row.precision] for row in others if row.is_original}
     cells = []
     for row, one in zip(others, said, strict=True):
         predicted, measured = log[row.model, row.precision]
-        cell = {"params": row.params, "precision": row.precision, "perplexity": row.perplexity, **one.to_json(), "error": predicted - measured}
+        cell = {
+            "params": row.params,
+            "precision": row.precision,
+            "measured": row.perplexity,
+            **one.to_json(),
+            "error": predicted - measured,
+        }
         cell["inside"] = one.low <= (row.perplexity or 0) <= one.high
         if not row.is_original:
             cell |= {"damage": measured - originals[row.model][1], "predicted_damage": predicted - originals[row.model][0]}
@@ -95,7 +104,11 @@ def beyond(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for group in dict.fromkeys(cell["group"] for cell in cells):
         of = [cell for cell in cells if cell["group"] == group]
-        table[group] = {"rows": len(of), "error": _median([abs(cell["error"]) for cell in of]), "inside": sum(cell["inside"] for cell in of)}
+        table[group] = {
+            "rows": len(of),
+            "error": _median([abs(cell["error"]) for cell in of]),
+            "inside": sum(cell["inside"] for cell in of),
+        }
         if "damage" in of[0]:
             table[group] |= {
                 "damage": _median([cell["damage"] for cell in of]),
