@@ -77,9 +77,9 @@ def main() -> None:
 
 
 def beyond(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
-    """Rows of models that no law has seen, predicted from their size and scheme: errors of log perplexity, and how many lie in their interval.
+    """Rows of models that no law has seen, predicted from their size and scheme: errors of log perplexity, and rows in their interval.
 
-    Damage is what a row loses beside its own original, predicted and measured alike, so that it does not depend on how well that one was foretold.
+    Damage is what a row loses beside its own original, predicted and measured alike: it does not depend on how well that one was foretold.
     """
     said = predict_rows(LawBook.of(fit_laws(rows, draws=0)), others)
     log = {
